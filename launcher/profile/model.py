@@ -1,0 +1,355 @@
+"""The profile: every setting, its type, its default and what it means. Frozen; unknown keys are refused.
+
+The descriptions here are the only ones: the JSON schema, ``launcher schema`` and the README's table are made from them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from launcher.profile.units import KIB, MIB, Duration, Size
+
+PACKAGED_MODELS = ("smollm2-135m-instruct",)
+
+
+class Section(BaseModel):
+    """A part of the profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"{value!r} is not an address: write host:port, such as 127.0.0.1:8000")
+    return value
+
+
+def _base_url(value: str) -> str:
+    if not re.match(r"https?://[^/\s]+", value):
+        raise ValueError(
+            f"{value!r} is not a URL: it must begin with http:// or https://, such as http://127.0.0.1:30000"
+        )
+    return value.rstrip("/")
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?", value):
+        raise ValueError(
+            f"{value!r} is not a name: use lower-case letters, digits and hyphens, 52 at most, such as 2x4090"
+        )
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Name = Annotated[str, AfterValidator(_name)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class TemplatePolicy(Section):
+    """How a chat becomes the text that the model was trained on, and what is taken out of its answers."""
+
+    content_format: Literal["auto", "string", "openai"] = Field(
+        "auto", description="How message content reaches the chat template (vLLM's --chat-template-content-format)."
+    )
+    image_first: bool = Field(
+        False,
+        description="Put the images of a message before its text, as GLM-4V was trained; the order among images is kept.",
+    )
+    strip: tuple[str, ...] = Field(
+        (),
+        description="Training residue to take out of answers, streamed or not, such as </credit>. Nothing else is touched.",
+    )
+
+
+class ModelSection(Section):
+    """Which model, from where, and how it is read. Exactly one of id, path and packaged."""
+
+    id: str | None = Field(None, description="The model's id on the Hugging Face hub, such as zai-org/GLM-4.6V-Flash.")
+    revision: str | None = Field(
+        None, description="Branch, tag or commit on the hub; pin a commit for a start that repeats."
+    )
+    path: str | None = Field(None, description="A local model folder, or a .gguf file. Relative to the profile's file.")
+    packaged: Literal["smollm2-135m-instruct"] | None = Field(
+        None, description="A model that comes as a Python package (its GGUF is turned into a model folder once)."
+    )
+    served_name: str | None = Field(
+        None, description="The name that clients put in 'model'. Default: the id, or the folder's name."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Precision of weights and activations. auto takes the checkpoint's own."
+    )
+    quantization: str | None = Field(
+        None,
+        description="vLLM's --quantization: fp8 (made at load from 16-bit weights), awq_marlin, gptq_marlin, compressed-tensors, bitsandbytes…",
+    )
+    max_len: Positive | None = Field(
+        None, description="Longest prompt plus answer, in tokens (--max-model-len). Default: the model's own."
+    )
+    hf_overrides: dict[str, Any] = Field({}, description="Changes to the model's config.json (--hf-overrides).")
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that comes with the model. Only for a model that you trust."
+    )
+    chat_template: str | None = Field(
+        None, description="A Jinja file to use instead of the model's own. Relative to the profile's file."
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        {},
+        description="Default arguments of the chat template, such as enable_thinking: false (--default-chat-template-kwargs).",
+    )
+    reasoning_parser: str | None = Field(
+        None, description="vLLM's parser that parts reasoning from the answer, such as glm45."
+    )
+    tool_parser: str | None = Field(
+        None, description="vLLM's parser for tool calls, such as glm45; also allows automatic tool choice."
+    )
+    images_per_prompt: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Most images in one prompt (--limit-mm-per-prompt). 0 turns images off and frees the vision encoder's memory.",
+    )
+    image_longest_edge: Positive | None = Field(
+        None,
+        description="Most pixels (an area, times 2) of an image as the model sees it: the 'longest_edge' of the GLM-4.xV and Qwen-VL processors.",
+    )
+    load_format: Literal["auto", "safetensors", "dummy", "gguf", "runai_streamer", "tensorizer"] = Field(
+        "auto",
+        description="How weights are read (--load-format). dummy fills them at random: for measuring, not for answers.",
+    )
+    template: TemplatePolicy = Field(TemplatePolicy(), description="How a chat is laid out for this model.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSection:
+        named = [name for name in ("id", "path", "packaged") if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ValueError(f"model has {' and '.join(named)}: give exactly one of id, path and packaged")
+        return self
+
+    @property
+    def source(self) -> str | None:
+        """What the model is called where it comes from: hub id, path or package name; None for an external engine."""
+        return self.id or self.path or self.packaged
+
+    @property
+    def public_name(self) -> str | None:
+        """The name that clients use."""
+        return (
+            self.served_name
+            or self.id
+            or self.packaged
+            or (self.path.rstrip("/").rsplit("/", 1)[-1] if self.path else None)
+        )
+
+
+class HardwareSection(Section):
+    """The machine that this profile expects. The plan is made for it; `doctor` and `up` compare it with what is there."""
+
+    device: Literal["cuda", "cpu"] = Field("cuda", description="Where the engines run.")
+    gpu: str | None = Field(
+        None, description="The card, such as RTX 4090; `launcher plan` lists those it knows the memory of."
+    )
+    gpus: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="How many of them, on one machine.")
+    gpu_memory: Size | None = Field(
+        None,
+        description="Memory of one card as the driver reports it, where the card's name does not tell or tells wrong.",
+    )
+    peer_to_peer: bool | None = Field(
+        None,
+        description="Whether the cards reach each other's memory directly. Default: what the card's name tells (RTX 4090 and 3090: no).",
+    )
+    memory: Size | None = Field(None, description="Main memory that the engines may use; for device: cpu.")
+
+
+class VllmEngine(Section):
+    """vLLM servers that the launcher starts and supervises."""
+
+    kind: Literal["vllm"] = Field(
+        "vllm", description="vllm: started here. external: already running elsewhere, see urls."
+    )
+    replicas: Positive = Field(1, description="How many engines with the whole model; requests are spread over them.")
+    tensor_parallel: Positive = Field(
+        1, description="Cards that share each layer of one replica (--tensor-parallel-size)."
+    )
+    pipeline_parallel: Positive = Field(
+        1, description="Groups of cards that hold consecutive layers (--pipeline-parallel-size)."
+    )
+    max_num_batched_tokens: Positive | None = Field(
+        None,
+        description="Batch token budget: most tokens in one engine step. Smaller: steadier streams; larger: faster prefill.",
+    )
+    max_num_seqs: Positive | None = Field(None, description="Most sequences in one engine step.")
+    chunked_prefill: bool | None = Field(
+        None, description="Split long prompts over steps so that they do not stop the streams of others."
+    )
+    prefix_caching: bool | None = Field(None, description="Reuse the KV cache of prompts that begin alike.")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Share of each card's memory that vLLM may use, all in all. Not together with kv_cache_memory.",
+    )
+    kv_cache_memory: Size | None = Field(
+        None, description="KV cache of one card, or of one replica on device: cpu, given outright."
+    )
+    kv_cache_dtype: Literal["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"] = Field(
+        "auto", description="Precision of the KV cache. fp8 halves its bytes."
+    )
+    compile: Literal["auto", "eager", "full"] = Field(
+        "auto",
+        description="eager: no compilation, no CUDA graphs (quick start, slower steps). full: all of vLLM's optimisations. auto: vLLM's default.",
+    )
+    env: dict[str, str] = Field({}, description="Environment of the engine's process, such as NCCL_P2P_DISABLE: '1'.")
+    extra_args: tuple[str, ...] = Field(
+        (),
+        description="More of vLLM's own arguments, one item each; checked against the installed vLLM before the start.",
+    )
+    python: str | None = Field(
+        None, description="The Python that has vLLM, if it is not the launcher's own. Relative to the profile's file."
+    )
+
+    @model_validator(mode="after")
+    def _one_kv_budget(self) -> VllmEngine:
+        if self.gpu_memory_utilization is not None and self.kv_cache_memory is not None:
+            raise ValueError(
+                "engine has gpu_memory_utilization and kv_cache_memory: give one, since kv_cache_memory overrides the other"
+            )
+        return self
+
+
+class ExternalEngine(Section):
+    """OpenAI-compatible servers that run already: vLLM elsewhere, SGLang, TensorRT-LLM. They are watched, not started."""
+
+    kind: Literal["external"] = Field(description="external: already running elsewhere, see urls.")
+    urls: Annotated[tuple[BaseUrl, ...], Field(min_length=1)] = Field(
+        description="One base URL a replica, without /v1, such as http://10.0.0.5:30000."
+    )
+    health_path: str = Field("/health", description="A path that answers 200 while the server is well.")
+    api_key_env: str | None = Field(
+        None, description="Environment variable that holds the key which the servers ask for."
+    )
+
+
+def _engine_kind(value: Any) -> str:
+    kind = value.get("kind", "vllm") if isinstance(value, dict) else getattr(value, "kind", "vllm")
+    return "external" if kind == "external" else "vllm"
+
+
+Engine = Annotated[
+    Annotated[VllmEngine, Tag("vllm")] | Annotated[ExternalEngine, Tag("external")], Discriminator(_engine_kind)
+]
+
+
+class GatewaySection(Section):
+    """The OpenAI-compatible server in front of the engines."""
+
+    listen: Address = Field(
+        "127.0.0.1:8000", description="Address and port. 0.0.0.0:8000 for every interface; port 0 takes a free one."
+    )
+    max_body: Size = Field(64 * MIB, description="Largest request body; more is refused with 413.")
+    max_head: Size = Field(64 * KIB, description="Largest request line with headers; more is refused with 431.")
+    head_timeout: Duration = Field(10.0, description="Time for a client to send its headers.")
+    body_timeout: Duration = Field(60.0, description="Longest pause within a request's body.")
+    idle_timeout: Duration = Field(75.0, description="Time that an unused connection stays open.")
+    max_in_flight: Positive | None = Field(
+        None,
+        description="Most requests that one replica works on at once; the rest wait here. Default: engine.max_num_seqs, or 256.",
+    )
+    max_queued: Annotated[int, Field(ge=0)] = Field(
+        1024, description="Most requests that wait; one more is refused with 429."
+    )
+    queue_timeout: Duration = Field(30.0, description="Longest wait for an engine; then 429, or 503 if none is ready.")
+
+
+class Canary(Section):
+    """A question whose answer is known: asked before ready, so that an engine which talks nonsense never serves."""
+
+    prompt: str = Field(description="The question.")
+    contains: str = Field(description="What the answer must contain; letter case does not matter.")
+    max_tokens: Positive = Field(32, description="Longest answer.")
+
+
+class WarmupSection(Section):
+    """What each engine is asked before it counts as ready."""
+
+    system_prompt: str | None = Field(
+        None, description="Sent with every warm-up request, so that its prefix is in the cache."
+    )
+    prompts: tuple[str, ...] = Field(("Hello",), description="Text prompts.")
+    image: str = Field(
+        "auto",
+        description="auto: a made picture if the model sees images. none: no picture. Else a file, relative to the profile's.",
+    )
+    max_tokens: Positive = Field(16, description="Length of each warm-up answer.")
+    canary: Canary | None = Field(None, description="A question whose answer is known.")
+
+
+class LoggingSection(Section):
+    """Where logs go. Engines write to files of their own; `launcher logs` shows them."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The launcher's own log level.")
+    dir: str | None = Field(
+        None, description="Folder for log files. Default: in the run directory. Relative to the profile's file."
+    )
+    max_size: Size = Field(20 * MIB, description="A log file is rotated at this size.")
+    keep: Annotated[int, Field(ge=0, le=100)] = Field(3, description="How many rotated files are kept.")
+
+
+class TimeoutsSection(Section):
+    """How long each thing may take."""
+
+    start: Duration = Field(
+        900.0, description="From an engine's start to its first healthy answer: loading, compiling, capturing."
+    )
+    warmup: Duration = Field(300.0, description="For all warm-up requests together.")
+    stall: Duration = Field(
+        60.0, description="Work in flight and no token for so long: the engine counts as hung and is restarted."
+    )
+    probe_interval: Duration = Field(10.0, description="How often an idle engine is asked for one token.")
+    probe: Duration = Field(20.0, description="How long that one token may take.")
+    drain: Duration = Field(
+        30.0, description="For running streams to finish on `down`; what is left then is cut off, and said so."
+    )
+    stop: Duration = Field(10.0, description="From the polite signal to an engine to the one that it cannot ignore.")
+
+
+class RestartSection(Section):
+    """What happens when an engine dies."""
+
+    backoff: Duration = Field(1.0, description="Wait before the first restart; doubled for each further one.")
+    max_backoff: Duration = Field(60.0, description="Longest wait before a restart.")
+    budget: Annotated[int, Field(ge=0)] = Field(
+        5, description="Restarts within the window after which the launcher gives up and explains."
+    )
+    window: Duration = Field(600.0, description="Crashes older than this are forgotten.")
+
+
+class Profile(Section):
+    """One deployment: a model, the hardware it is meant for, the engines and the gateway in front of them."""
+
+    version: Literal[1] = Field(1, description="Version of this format.")
+    name: Name = Field(description="Name of the deployment: lower-case letters, digits and hyphens.")
+    description: str = Field("", description="A line for people.")
+    model: ModelSection = Field(ModelSection(), description="Which model, and how it is read.")
+    hardware: HardwareSection = Field(HardwareSection(), description="The machine that this profile expects.")
+    engine: Engine = Field(VllmEngine(), description="The engines.")
+    gateway: GatewaySection = Field(GatewaySection(), description="The server in front of them.")
+    warmup: WarmupSection = Field(WarmupSection(), description="What each engine is asked before it counts as ready.")
+    logging: LoggingSection = Field(LoggingSection(), description="Where logs go.")
+    timeouts: TimeoutsSection = Field(TimeoutsSection(), description="How long each thing may take.")
+    restart: RestartSection = Field(RestartSection(), description="What happens when an engine dies.")
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Profile:
+        """Rules that span sections; each names the keys it is about."""
+        if isinstance(self.engine, VllmEngine) and self.model.source is None:
+            raise ValueError("model names no model: give one of model.id (hub), model.path (folder) and model.packaged")
+        if (
+            isinstance(self.engine, VllmEngine)
+            and self.hardware.device == "cpu"
+            and self.engine.kv_cache_memory is None
+        ):
+            raise ValueError(
+                "engine.kv_cache_memory is missing: on device: cpu vLLM would claim nearly all memory; give a size, such as 2GiB"
+            )
+        return self
