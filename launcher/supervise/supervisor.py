@@ -1,0 +1,380 @@
+"""The one loop that owns every engine: events in, `state.transition` decides, actions out.
+
+Only `Supervisor.run` changes an engine's state. Background tasks (start, health, warm-up, liveness, waiting for the
+end) never do: each only puts an event into the inbox, marked with the attempt that it belongs to, and what comes late
+from an attempt that is over is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from launcher.errors import LauncherError
+from launcher.profile.model import TimeoutsSection, WarmupSection
+from launcher.supervise import liveness, state
+from launcher.supervise.child import Child, Exit, kill_session
+from launcher.supervise.engine_client import EngineClient, EngineRefused
+from launcher.supervise.restart import RestartPolicy
+from launcher.supervise.state import EngineState, Phase, transition
+from launcher.supervise.warmup import WarmupFailed, warm_up
+
+log = logging.getLogger("launcher.supervise")
+
+HEALTH_POLL_S = 0.2
+KILL_GRACE_S = 5.0  # how long a guard may take to clear everything below it before it is killed itself
+TAIL_LINES = 2000  # of an engine's log, kept for the diagnosis; vLLM's tracebacks run to hundreds
+
+
+class Activity(Protocol):
+    """What the gateway knows of a replica. ``last_byte_at`` is in the event loop's time."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+    @property
+    def last_byte_at(self) -> float | None: ...
+
+
+class ReplicaListener(Protocol):
+    """Who is told which replicas can take requests, and tells how those are doing: the gateway, in production."""
+
+    def starting(self, index: int, url: str) -> None: ...
+
+    def ready(self, index: int) -> None: ...
+
+    def down(self, index: int, reason: str) -> None: ...
+
+    def activity(self, index: int) -> Activity: ...
+
+
+class Command(Protocol):
+    """What to run, and where it will listen."""
+
+    @property
+    def argv(self) -> Sequence[str]: ...
+
+    @property
+    def env(self) -> Mapping[str, str]: ...
+
+    @property
+    def url(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why an engine ended, for people; ``retry_helps`` is False where a restart would end in the same way."""
+
+    reason: str
+    remedy: str = ""
+    retry_helps: bool = True
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One engine to keep running. ``command`` is asked anew for every attempt (a fresh port each time)."""
+
+    index: int
+    command: Callable[[], Command]
+    model: str
+    sees_images: bool
+    diagnose: Callable[[Sequence[str], Exit], Finding]
+    stage_of: Callable[[str], str | None]
+    logger: logging.Logger
+
+
+@dataclass
+class Engine:
+    """One engine's mutable side. ``state`` is written by the supervisor's loop only; ``child`` and ``client`` by the task
+    of the running attempt; ``stage`` also by the reader of its log. ``probes`` are the tasks of the present phase."""
+
+    spec: EngineSpec
+    state: EngineState = field(default_factory=EngineState)
+    child: Child | None = None
+    client: EngineClient | None = None
+    stage: str = ""
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    probes: set[asyncio.Task[None]] = field(default_factory=set)
+    last_failure: str = ""
+
+
+class Supervisor:
+    """Keeps engines running until told to stop. ``on_change`` is called after each change of an engine's state or stage."""
+
+    def __init__(
+        self,
+        specs: Sequence[EngineSpec],
+        listener: ReplicaListener,
+        *,
+        policy: RestartPolicy,
+        timeouts: TimeoutsSection,
+        warmup: WarmupSection,
+        base_dir: Path,
+        environment: Mapping[str, str],
+        on_change: Callable[[Engine], None],
+    ) -> None:
+        self.engines = [Engine(spec) for spec in specs]
+        self._listener = listener
+        self._policy = policy
+        self._timeouts = timeouts
+        self._warmup = warmup
+        self._base_dir = base_dir
+        self._environment = environment
+        self._on_change = on_change
+        self._inbox: asyncio.Queue[tuple[Engine, int | None, state.Event]] = asyncio.Queue()
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {' '.join(repr(engine.state) for engine in self.engines)}>"
+
+    def start(self) -> None:
+        """Ask for every engine."""
+        for engine in self.engines:
+            self._inbox.put_nowait((engine, None, state.Start()))
+
+    def stop(self) -> None:
+        """Ask every engine to go: politely, then after timeouts.stop not so."""
+        for engine in self.engines:
+            self._inbox.put_nowait((engine, None, state.Stop()))
+
+    def kill(self) -> None:
+        """End every engine at once."""
+        for engine in self.engines:
+            if engine.child is not None:
+                engine.child.kill()
+        self.stop()
+
+    async def run(self) -> None:
+        """Work until every engine is stopped or failed, with no process left."""
+        try:
+            while True:
+                engine, attempt, event = await self._inbox.get()
+                if attempt is None or attempt == engine.state.attempt:
+                    self._apply(engine, event)
+                if self._inbox.empty() and all(e.state.phase in state.FINAL for e in self.engines):
+                    return
+        finally:
+            await self._clear()
+
+    async def _clear(self) -> None:
+        for engine in self.engines:
+            running = [*engine.tasks, *engine.probes]
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            if engine.child is not None:
+                engine.child.kill()
+                await engine.child.wait()
+            if engine.client is not None:
+                await engine.client.close()
+
+    def _apply(self, engine: Engine, event: state.Event) -> None:
+        now = asyncio.get_running_loop().time()
+        before = engine.state
+        engine.state, actions = transition(before, event, now, self._policy)
+        if engine.state.phase is not before.phase:
+            self._note(engine, before)
+        for action in actions:
+            self._perform(engine, action)
+        if engine.state is not before:
+            self._on_change(engine)
+
+    def _note(self, engine: Engine, before: EngineState) -> None:
+        engine.stage = ""
+        for probe in engine.probes:  # each phase has its own: health while starting, warm-up, then liveness
+            probe.cancel()
+        if engine.state.phase in (Phase.KILLING, Phase.BACKOFF, Phase.FAILED) and engine.state.reason:
+            engine.last_failure = engine.state.reason
+        log.info("engine %d: %s → %s %s", engine.spec.index, before.phase, engine.state.phase, engine.state.reason)
+
+    def _perform(self, engine: Engine, action: state.Action) -> None:
+        match action:
+            case state.Spawn():
+                self._run(engine, engine.tasks, self._start_child(engine, engine.state.attempt))
+            case state.WarmUp():
+                self._run(engine, engine.probes, self._warm(engine, engine.state.attempt))
+            case state.AnnounceReady():
+                self._listener.ready(engine.spec.index)
+                self._run(engine, engine.probes, self._watch(engine, engine.state.attempt))
+            case state.AnnounceDown(reason):
+                self._listener.down(engine.spec.index, reason)
+            case state.Kill():
+                self._run(engine, engine.tasks, self._kill(engine))
+            case state.Terminate():
+                self._run(engine, engine.tasks, self._terminate(engine))
+            case state.WakeAt(at):
+                self._run(engine, engine.tasks, self._wake(engine, engine.state.attempt, at))
+            case state.GiveUp():
+                log.error("engine %d: gave up: %s", engine.spec.index, engine.state.reason)
+
+    def _run(self, engine: Engine, group: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        attempt = engine.state.attempt
+        group.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            group.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:  # a bug of ours must not leave an engine waiting for an event that never comes
+                log.error("engine %d: internal error", engine.spec.index, exc_info=error)
+                kind = state.Exited if engine.child is None else state.Failed
+                self._tell(engine, attempt, kind(f"internal error: {type(error).__name__}: {error}"))
+
+        task.add_done_callback(done)
+
+    def _tell(self, engine: Engine, attempt: int, event: state.Event) -> None:
+        self._inbox.put_nowait((engine, attempt, event))
+
+    async def _start_child(self, engine: Engine, attempt: int) -> None:
+        """Start the process, then wait for health on one side and for its end on the other."""
+        engine.tail.clear()
+        try:
+            command = engine.spec.command()
+        except LauncherError as error:
+            self._tell(engine, attempt, state.Exited(error.message, error.hint, retry_helps=False))
+            return
+        if engine.client is not None:
+            await engine.client.close()
+        engine.client = EngineClient(command.url, engine.spec.model)
+        self._listener.starting(engine.spec.index, command.url)
+        engine.child = await Child.spawn(
+            command.argv,
+            {**self._environment, **command.env},
+            lambda line, transient: self._on_line(engine, line, transient),
+        )
+        engine.spec.logger.info("--- attempt %d, pid %d, %s", attempt, engine.child.pid, command.url)
+        if engine.state.phase is not Phase.STARTING:  # told to stop meanwhile
+            engine.child.kill()
+        else:
+            self._on_change(engine)
+            self._run(engine, engine.probes, self._await_health(engine, attempt))
+        await self._await_end(engine, attempt, engine.child)
+
+    def _on_line(self, engine: Engine, line: str, transient: bool) -> None:
+        if not transient:
+            engine.tail.append(line)
+            engine.spec.logger.info("%s", line)
+        stage = engine.spec.stage_of(line)
+        if stage is not None and stage != engine.stage and engine.state.phase is Phase.STARTING:
+            engine.stage = stage
+            self._on_change(engine)
+
+    async def _await_end(self, engine: Engine, attempt: int, child: Child) -> None:
+        ended = await child.wait()
+        engine.child = None
+        engine.spec.logger.info("--- %s", ended)
+        finding = engine.spec.diagnose(tuple(engine.tail), ended)
+        self._tell(engine, attempt, state.Exited(finding.reason, finding.remedy, finding.retry_helps))
+
+    async def _await_health(self, engine: Engine, attempt: int) -> None:
+        assert engine.client is not None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeouts.start
+        while loop.time() < deadline:
+            if await engine.client.health_fault(timeout_s=5.0) is None:
+                self._tell(engine, attempt, state.Healthy())
+                return
+            await asyncio.sleep(HEALTH_POLL_S)
+        at = f" (it was: {engine.stage})" if engine.stage else ""
+        self._tell(
+            engine,
+            attempt,
+            state.Failed(
+                f"not healthy within timeouts.start ({self._timeouts.start:g} s){at}",
+                "Raise timeouts.start if it was still loading; `launcher logs` shows how far it came.",
+            ),
+        )
+
+    async def _warm(self, engine: Engine, attempt: int) -> None:
+        assert engine.client is not None
+
+        def on_step(step: str) -> None:
+            engine.stage = step
+            self._on_change(engine)
+
+        try:
+            await warm_up(
+                engine.client,
+                self._warmup,
+                sees_images=engine.spec.sees_images,
+                base_dir=self._base_dir,
+                timeout_s=self._timeouts.warmup,
+                on_step=on_step,
+            )
+        except WarmupFailed as error:
+            self._tell(engine, attempt, state.Failed(error.message, error.hint, error.retry_helps))
+        else:
+            self._tell(engine, attempt, state.Warmed())
+
+    async def _watch(self, engine: Engine, attempt: int) -> None:
+        """Liveness of a ready engine, by its tokens."""
+        assert engine.client is not None
+        loop = asyncio.get_running_loop()
+        pulse = liveness.Pulse(progress_at=loop.time())
+        while True:
+            await asyncio.sleep(liveness.tick_s(self._timeouts))
+            activity = self._listener.activity(engine.spec.index)
+            pulse = pulse.seen(loop.time(), activity.in_flight, activity.last_byte_at)
+            verdict = liveness.judge(pulse, loop.time(), self._timeouts)
+            if verdict in (liveness.Verdict.LOOK_CLOSER, liveness.Verdict.HUNG):
+                pulse = pulse.counted(loop.time(), await engine.client.token_count(timeout_s=2.0))
+                verdict = liveness.judge(pulse, loop.time(), self._timeouts)
+            elif verdict is liveness.Verdict.PROBE:
+                pulse, fault = await self._probe(engine, pulse)
+                if fault:
+                    self._tell(engine, attempt, state.Failed(f"hung: asked for one token while idle, {fault}"))
+                    return
+            if verdict is liveness.Verdict.HUNG:
+                self._tell(
+                    engine,
+                    attempt,
+                    state.Failed(
+                        f"hung: {pulse.in_flight} requests in flight and no token for {self._timeouts.stall:g} s",
+                        "If it was only slow, raise timeouts.stall.",
+                    ),
+                )
+                return
+
+    async def _probe(self, engine: Engine, pulse: liveness.Pulse) -> tuple[liveness.Pulse, str]:
+        """One token from an idle engine: the new pulse and what is wrong, if anything is."""
+        assert engine.client is not None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            await engine.client.one_token(self._timeouts.probe)
+        except EngineRefused as error:
+            activity = self._listener.activity(engine.spec.index)
+            pulse = pulse.seen(loop.time(), activity.in_flight, activity.last_byte_at)
+            if error.status in (429, 503) or pulse.progress_at > began:
+                return pulse.answered(loop.time()), ""  # busy, or meanwhile at work for others: alive
+            return pulse, error.message
+        return pulse.answered(loop.time()), ""
+
+    async def _kill(self, engine: Engine) -> None:
+        child = engine.child
+        if child is None:
+            return
+        child.kill()
+        await asyncio.sleep(KILL_GRACE_S)
+        if engine.child is child:  # its guard does not act
+            kill_session(child.pid)
+            kill_session(child.guard_pid)
+
+    async def _terminate(self, engine: Engine) -> None:
+        child = engine.child
+        if child is None:
+            return
+        child.terminate()
+        await asyncio.sleep(self._timeouts.stop)
+        if engine.child is child:
+            log.warning("engine %d did not stop within %g s: killed", engine.spec.index, self._timeouts.stop)
+            await self._kill(engine)
+
+    async def _wake(self, engine: Engine, attempt: int, at: float) -> None:
+        await asyncio.sleep(max(0.0, at - asyncio.get_running_loop().time()))
+        self._tell(engine, attempt, state.BackoffOver())

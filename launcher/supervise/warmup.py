@@ -1,0 +1,147 @@
+"""Real requests before an engine counts as ready: text, a picture for a model that sees, and a canary question.
+
+They run the paths that users' first requests would otherwise pay for, and put the system prompt's prefix in the cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import LauncherError
+from launcher.profile.model import WarmupSection
+from launcher.supervise.engine_client import EngineClient, EngineRefused
+
+PICTURE_SIDE = 448  # pixels; a usual size after scaling, and a multiple of every patch size in use (14, 16, 28, 32)
+MEDIA_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+}
+
+
+class WarmupFailed(LauncherError):
+    """An engine that is up does not answer as it should. ``retry_helps``: whether a new process may do better."""
+
+    def __init__(self, message: str, hint: str, *, retry_helps: bool = True) -> None:
+        super().__init__(message, hint)
+        self.retry_helps = retry_helps
+
+
+def made_picture(side: int = PICTURE_SIDE) -> bytes:
+    """A PNG of ``side`` × ``side`` pixels with a colour gradient, made without an imaging library."""
+    rows = b"".join(
+        b"\0" + b"".join(bytes((255 * x // side, 255 * y // side, (x ^ y) & 255)) for x in range(side))
+        for y in range(side)
+    )
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def picture_url(image: str, base_dir: Path) -> str:
+    """``warmup.image`` as a data URL; ``auto`` is the made picture."""
+    if image == "auto":
+        data, media_type = made_picture(), "image/png"
+    else:
+        path = base_dir / image
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise WarmupFailed(
+                f"warmup.image: {path} cannot be read: {error.strerror}",
+                "Give another file, or auto for a made picture.",
+            ) from None
+        media_type = MEDIA_TYPES.get(path.suffix.lower(), "image/png")
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+async def warm_up(
+    client: EngineClient,
+    section: WarmupSection,
+    *,
+    sees_images: bool,
+    base_dir: Path,
+    timeout_s: float,
+    on_step: Callable[[str], None],
+) -> None:
+    """Send everything that ``section`` asks for. Raises WarmupFailed with the reason and the remedy."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _send_all(client, section, sees_images, base_dir, timeout_s, on_step)
+    except TimeoutError:
+        raise WarmupFailed(
+            f"warm-up was not done within {timeout_s:g} s",
+            "Raise timeouts.warmup, or shorten warmup.prompts and warmup.max_tokens.",
+        ) from None
+    except EngineRefused as error:
+        raise WarmupFailed(
+            f"warm-up request failed: {error.message}", "`launcher logs` shows the engine's side."
+        ) from None
+
+
+async def _send_all(
+    client: EngineClient,
+    section: WarmupSection,
+    sees_images: bool,
+    base_dir: Path,
+    timeout_s: float,
+    on_step: Callable[[str], None],
+) -> None:
+    total = len(section.prompts) + (sees_images and section.image != "none") + (section.canary is not None)
+    done = 0
+
+    def step(what: str) -> None:
+        nonlocal done
+        done += 1
+        on_step(f"warming up {done}/{total}: {what}")
+
+    for prompt in section.prompts:
+        step("text")
+        await _ask(client, _messages(section, prompt), section.max_tokens, timeout_s)
+    if sees_images and section.image != "none":
+        step("image")
+        picture = {"type": "image_url", "image_url": {"url": picture_url(section.image, base_dir)}}
+        content: list[Mapping[str, Any]] = [picture, {"type": "text", "text": "Describe the picture."}]
+        await _ask(client, _messages(section, content), section.max_tokens, timeout_s)
+    if section.canary is not None:
+        step("canary")
+        # asked bare: a system prompt that forbids such questions must not make a sound engine look broken
+        answer = await _ask(
+            client, [{"role": "user", "content": section.canary.prompt}], section.canary.max_tokens, timeout_s
+        )
+        if section.canary.contains.casefold() not in answer.casefold():
+            raise WarmupFailed(
+                f"canary: asked {section.canary.prompt!r}, the engine answered {answer.strip()[:200]!r}, "
+                f"which does not contain {section.canary.contains!r}",
+                "The model or its precision is wrong: try model.dtype: float32 or engine.compile: eager, "
+                "or correct warmup.canary.",
+                retry_helps=False,
+            )
+
+
+def _messages(section: WarmupSection, content: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    system = [{"role": "system", "content": section.system_prompt}] if section.system_prompt else []
+    return [*system, {"role": "user", "content": content}]
+
+
+async def _ask(client: EngineClient, messages: Sequence[Mapping[str, Any]], max_tokens: int, timeout_s: float) -> str:
+    try:
+        return await client.chat(messages, max_tokens, timeout_s)
+    except EngineRefused as error:
+        last = messages[-1]["content"]
+        if error.status == 400 and "chat template" in error.message and isinstance(last, str):
+            return await client.complete(
+                last, max_tokens, timeout_s
+            )  # a base model: it continues text, it does not chat
+        raise
