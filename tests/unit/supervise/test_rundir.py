@@ -1,0 +1,79 @@
+"""Run directories: one launcher a name, nothing left of a killed one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import PreconditionError
+from launcher.supervise.child import start_time
+from launcher.supervise.rundir import RunDir, find_all, is_locked, wait_unlocked
+
+
+@pytest.fixture(autouse=True)
+def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LAUNCHER_STATE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_a_name_is_taken_once() -> None:
+    first = RunDir.claim("a")
+    first.write({"pid": 4711, "url": "http://127.0.0.1:8000"})
+    with pytest.raises(PreconditionError) as caught:
+        RunDir.claim("a")
+    assert caught.value.message == "'a' is already running (pid 4711, http://127.0.0.1:8000)"
+    assert "launcher down a" in caught.value.hint
+    assert [one.name for one in find_all() if one.alive] == ["a"]
+    first.release()
+    RunDir.claim("a").release()
+    assert find_all() == []
+    assert [one.name for one in find_all(ended_too=True)] == ["a"]
+
+
+def test_what_a_killed_launcher_left_is_ended(state_dir: Path) -> None:
+    left = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+    stale = RunDir.claim("a")
+    stale.write({"pid": 1, "engines": [{"pid": left.pid, "pid_started": start_time(left.pid)}]})
+    os.close(stale._lock)  # as the kernel does when a launcher is killed
+    assert [(one.name, one.alive) for one in find_all()] == [("a", False)]
+    assert RunDir.claim("a").cleaned == (left.pid,)
+    assert left.wait(10) == -9
+
+
+def test_a_reused_pid_is_left_alone(state_dir: Path) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+    stale = RunDir.claim("a")
+    stale.write({"pid": 1, "engines": [{"pid": stranger.pid, "pid_started": 12345}]})
+    os.close(stale._lock)
+    try:
+        assert RunDir.claim("a").cleaned == ()
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_half_a_record_is_no_record(state_dir: Path) -> None:
+    (state_dir / "a").mkdir()
+    (state_dir / "a" / "state.json").write_text('{"pid": 1')
+    assert find_all() == []
+    RunDir.claim("a").release()
+
+
+def test_waiting_for_the_holder(state_dir: Path) -> None:
+    held = RunDir.claim("a")
+    assert is_locked(held.path)
+    assert not wait_unlocked(held.path, 0.05)
+    held.release()
+    assert wait_unlocked(held.path, 5)
+
+
+def test_a_folder_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LAUNCHER_STATE_DIR", str(tmp_path / "file"))
+    with pytest.raises(PreconditionError, match="cannot be used as run directory: Not a directory"):
+        RunDir.claim("a")
