@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from launcher.cli.output import OUTPUT_OPTION, print_json, print_table
+from launcher.cli.output import OUTPUT_OPTION, SET_OPTION, print_json, print_table
 from launcher.errors import LauncherError, PreconditionError
 from launcher.profile.load import load_profile
 from launcher.supervise.rundir import Found, end_leftovers, find_all, forget, wait_unlocked
@@ -22,7 +22,7 @@ KILL_WAIT_S = 10.0
 
 @click.command("up", epilog="Example: launcher up profiles/cpu-smollm2.yaml")
 @click.argument("profile", type=click.Path(path_type=Path))
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key, such as engine.replicas=2.")
+@SET_OPTION
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; return once the engines are being started.")
 @click.option("--wait", is_flag=True, help="With -d: return once every engine is ready, or has failed.")
 @click.option("--timeout", metavar="DURATION", help="With --wait: how long. Default: timeouts.start + timeouts.warmup.")

@@ -66,7 +66,7 @@ def prepare_and_run(loaded: LoadedProfile, audience: Audience, force: bool) -> b
                     f"{finding.severity}: {finding.message}" + (f" → {finding.remedy}" if finding.remedy else "")
                 )
         prepared = prepare(loaded, plan, audience.said)
-        deployment = Deployment(loaded, plan, prepared.build, prepared.model_path, rundir, audience)
+        deployment = Deployment(loaded, prepared, rundir, audience)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(deployment, audience))
         return deployment.stopped_at_once

@@ -1,0 +1,240 @@
+"""The two ways to have engines, behind one face: vLLM servers of our own, and servers that run elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from launcher.engine.command import engine_command
+from launcher.engine.diagnose import diagnose
+from launcher.engine.stages import stage_of
+from launcher.errors import EngineError, PreconditionError
+from launcher.gateway.replicas import Activity, Endpoint, Replicas
+from launcher.plan.placement import Placement
+from launcher.profile.load import LoadedProfile
+from launcher.profile.model import ExternalEngine
+from launcher.supervise.child import Exit
+from launcher.supervise.external import ExternalServer, ExternalWatch
+from launcher.supervise.logfiles import engine_logger
+from launcher.supervise.restart import RestartPolicy
+from launcher.supervise.state import Phase
+from launcher.supervise.supervisor import Engine, EngineSpec, Finding, ReplicaListener, Supervisor
+from launcher.up.prepare import Prepared
+from launcher.up.snapshot import EngineView, progress_line, view_engine, view_external
+
+# Gets a line worth saying, or '' when only figures moved.
+Changed = Callable[[str], None]
+
+
+class Host(Protocol):
+    """Engines that run until told to stop, or until there is no point in going on."""
+
+    async def run(self) -> None:
+        """Until nothing runs any more."""
+
+    def stop(self) -> None:
+        """Ask everything to end; `run` returns when it has."""
+
+    def kill(self) -> None:
+        """End everything at once."""
+
+    def views(self) -> tuple[EngineView, ...]:
+        """Each engine as it is now."""
+
+    def why_over(self) -> EngineError:
+        """Why `run` returned without having been asked to."""
+
+
+class Switchboard:
+    """Carries the supervisor's word to the gateway's replicas, so that neither knows the other."""
+
+    def __init__(self, replicas: Replicas, headers: Mapping[str, str] | None = None) -> None:
+        self._replicas = replicas
+        self._headers = dict(headers or {})
+
+    def starting(self, index: int, url: str) -> None:
+        self._replicas.add(index, Endpoint(url, self._headers))
+
+    def ready(self, index: int) -> None:
+        self._replicas.ready(index)
+
+    def down(self, index: int, reason: str) -> None:
+        self._replicas.down(index, reason)
+
+    def activity(self, index: int) -> Activity:
+        return self._replicas.activity(index)
+
+
+@dataclass(frozen=True)
+class RunningCommand:
+    """An engine's command with the address that it will answer on."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    url: str
+
+
+class Since:
+    """When each engine entered the phase that it is in, in seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self._entered: dict[int, tuple[str, float]] = {}
+
+    def of(self, index: int, phase: str) -> float:
+        known, at = self._entered.get(index, ("", 0.0))
+        if known != phase:
+            self._entered[index] = (phase, at := time.time())
+        return at
+
+
+class VllmHost:
+    """vLLM servers that we start and supervise."""
+
+    def __init__(
+        self, loaded: LoadedProfile, prepared: Prepared, logs: Path, listener: ReplicaListener, changed: Changed
+    ) -> None:
+        self._loaded = loaded
+        self._prepared = prepared
+        self._logs = logs
+        self._changed = changed
+        self._started = time.time()
+        self._since = Since()
+        profile = loaded.profile
+        self._supervisor = Supervisor(
+            [self._spec(placement) for placement in prepared.plan.placements],
+            listener,
+            policy=RestartPolicy.of(profile.restart),
+            timeouts=profile.timeouts,
+            warmup=profile.warmup,
+            base_dir=loaded.base_dir,
+            environment=os.environ,
+            on_change=self._engine_changed,
+        )
+
+    async def run(self) -> None:
+        self._supervisor.start()
+        await self._supervisor.run()
+
+    def stop(self) -> None:
+        self._supervisor.stop()
+
+    def kill(self) -> None:
+        self._supervisor.kill()
+
+    def views(self) -> tuple[EngineView, ...]:
+        return tuple(
+            view_engine(engine, self._since.of(engine.spec.index, engine.state.phase))
+            for engine in self._supervisor.engines
+        )
+
+    def why_over(self) -> EngineError:
+        profile = self._loaded.profile
+        first = next(engine for engine in self._supervisor.engines if engine.state.phase is Phase.FAILED)
+        crashes = len(first.state.crashes)
+        tried = "" if crashes == 1 else f" ({crashes} times within {profile.restart.window:g} s, no restart left)"
+        log_file = self._logs / f"engine-{first.spec.index}.log"
+        return EngineError(
+            f"engine {first.spec.index} failed{tried}: {first.state.reason}",
+            f"{first.state.remedy}\nIts log: {log_file}".strip(),
+        )
+
+    def _spec(self, placement: Placement) -> EngineSpec:
+        return EngineSpec(
+            index=placement.replica,
+            command=lambda: self._command(placement),
+            model=self._loaded.profile.model.public_name or "",
+            sees_images=self._prepared.plan.sees_images,
+            diagnose=self._diagnose,
+            stage_of=lambda line: (stage := stage_of(line)) and str(stage),
+            logger=engine_logger(placement.replica, self._logs, self._loaded.profile.logging),
+        )
+
+    def _command(self, placement: Placement) -> RunningCommand:
+        assert self._prepared.build is not None
+        command = engine_command(
+            self._loaded.profile,
+            placement,
+            port=free_port(),
+            model_path=self._prepared.model_path,
+            build=self._prepared.build,
+        )
+        return RunningCommand(command.argv, command.env, f"http://{command.host}:{command.port}")
+
+    def _diagnose(self, lines: Sequence[str], ended: Exit) -> Finding:
+        found = diagnose(lines, self._loaded.profile, ended.code, ended.signal)
+        return Finding(found.cause, found.remedy, found.retry_helps)
+
+    def _engine_changed(self, engine: Engine) -> None:
+        self._changed(progress_line(engine, time.time() - self._started, len(self._supervisor.engines)))
+
+
+class ExternalHost:
+    """OpenAI-compatible servers that run already."""
+
+    def __init__(
+        self, loaded: LoadedProfile, engine: ExternalEngine, listener: ReplicaListener, changed: Changed
+    ) -> None:
+        self._changed = changed
+        self._since = Since()
+        self._stopped = asyncio.Event()
+        self._watch = ExternalWatch(
+            engine.urls,
+            listener,
+            health_path=engine.health_path,
+            headers=external_headers(engine),
+            timeouts=loaded.profile.timeouts,
+            on_change=self._server_changed,
+        )
+
+    async def run(self) -> None:
+        watching = asyncio.create_task(self._watch.run())
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait({watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()  # it ends only by a bug of ours, which shows here
+        finally:
+            watching.cancel()
+            stopped.cancel()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    kill = stop
+
+    def views(self) -> tuple[EngineView, ...]:
+        return tuple(
+            view_external(server, self._since.of(server.index, str(server.ready))) for server in self._watch.servers
+        )
+
+    def why_over(self) -> EngineError:
+        return EngineError("watching the external servers ended", "This is a bug: please report it with the log.")
+
+    def _server_changed(self, server: ExternalServer) -> None:
+        self._changed(f"{server.url}: {'ready' if server.ready else server.reason}")
+
+
+def external_headers(engine: ExternalEngine) -> dict[str, str]:
+    """The Authorization header for external servers. Raises PreconditionError when its variable is not set."""
+    if engine.api_key_env is None:
+        return {}
+    key = os.environ.get(engine.api_key_env)
+    if not key:
+        raise PreconditionError(
+            f"engine.api_key_env names {engine.api_key_env}, but that environment variable is not set",
+            f"export {engine.api_key_env}=… first, or take engine.api_key_env out of the profile.",
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on. Another process may still take it first: then the start is repeated."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

