@@ -24,7 +24,7 @@ def start_detached(loaded: LoadedProfile, sets: Sequence[str], *, wait: bool, ti
     name, timeouts = loaded.profile.name, loaded.profile.timeouts
     seconds = allowed_s(timeout) if timeout else timeouts.start + timeouts.warmup
     read_end, write_end = os.pipe()
-    log_path = state_root() / name / "up.log"
+    log_path = state_root() / name / "logs" / "up.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "launcher", "up", str(loaded.path), "--notify-fd", str(write_end)]
     argv += [part for one in sets for part in ("--set", one)] + ["--force"] * force

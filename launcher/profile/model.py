@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from launcher.profile.units import KIB, MIB, Duration, Size
+from launcher.profile.agreement import Disagreement, find_disagreements
+from launcher.profile.units import KIB, MIB, Duration, DurationOrZero, Size
 
 PACKAGED_MODELS = ("smollm2-135m-instruct",)
 
@@ -19,6 +20,12 @@ class Section(BaseModel):
     """A part of the profile."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _path(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f"{value!r} is not a path on the server: it must begin with /, such as /health")
+    return value
 
 
 def _address(value: str) -> str:
@@ -33,6 +40,8 @@ def _base_url(value: str) -> str:
         raise ValueError(
             f"{value!r} is not a URL: it must begin with http:// or https://, such as http://127.0.0.1:30000"
         )
+    if re.search(r"/v1/*$", value):
+        raise ValueError(f"{value!r} ends with /v1: leave that out, the gateway adds it")
     return value.rstrip("/")
 
 
@@ -44,10 +53,17 @@ def _name(value: str) -> str:
     return value
 
 
-Address = Annotated[str, AfterValidator(_address)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-Name = Annotated[str, AfterValidator(_name)]
+def _shape(pattern: str) -> WithJsonSchema:
+    """What an editor checks; our own validators say more when they refuse."""
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+Address = Annotated[str, AfterValidator(_address), _shape(r"^.+:\d{1,5}$")]
+UrlPath = Annotated[str, AfterValidator(_path), _shape("^/")]
+BaseUrl = Annotated[str, AfterValidator(_base_url), _shape(r"^https?://[^/\s]+")]
+Name = Annotated[str, AfterValidator(_name), _shape(r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")]
 Positive = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
 
 
 class TemplatePolicy(Section):
@@ -69,21 +85,23 @@ class TemplatePolicy(Section):
 class ModelSection(Section):
     """Which model, from where, and how it is read. Exactly one of id, path and packaged."""
 
-    id: str | None = Field(None, description="The model's id on the Hugging Face hub, such as zai-org/GLM-4.6V-Flash.")
-    revision: str | None = Field(
+    id: Text | None = Field(None, description="The model's id on the Hugging Face hub, such as zai-org/GLM-4.6V-Flash.")
+    revision: Text | None = Field(
         None, description="Branch, tag or commit on the hub; pin a commit for a start that repeats."
     )
-    path: str | None = Field(None, description="A local model folder, or a .gguf file. Relative to the profile's file.")
+    path: Text | None = Field(
+        None, description="A local model folder, or a .gguf file. Relative to the profile's file."
+    )
     packaged: Literal["smollm2-135m-instruct"] | None = Field(
         None, description="A model that comes as a Python package (its GGUF is turned into a model folder once)."
     )
-    served_name: str | None = Field(
+    served_name: Text | None = Field(
         None, description="The name that clients put in 'model'. Default: the id, or the folder's name."
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="Precision of weights and activations. auto takes the checkpoint's own."
     )
-    quantization: str | None = Field(
+    quantization: Text | None = Field(
         None,
         description="vLLM's --quantization: fp8 (made at load from 16-bit weights), awq_marlin, gptq_marlin, compressed-tensors, bitsandbytes…",
     )
@@ -94,17 +112,17 @@ class ModelSection(Section):
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model. Only for a model that you trust."
     )
-    chat_template: str | None = Field(
+    chat_template: Text | None = Field(
         None, description="A Jinja file to use instead of the model's own. Relative to the profile's file."
     )
     chat_template_kwargs: dict[str, Any] = Field(
         {},
         description="Default arguments of the chat template, such as enable_thinking: false (--default-chat-template-kwargs).",
     )
-    reasoning_parser: str | None = Field(
+    reasoning_parser: Text | None = Field(
         None, description="vLLM's parser that parts reasoning from the answer, such as glm45."
     )
-    tool_parser: str | None = Field(
+    tool_parser: Text | None = Field(
         None, description="vLLM's parser for tool calls, such as glm45; also allows automatic tool choice."
     )
     images_per_prompt: Annotated[int, Field(ge=0)] | None = Field(
@@ -120,13 +138,6 @@ class ModelSection(Section):
         description="How weights are read (--load-format). dummy fills them at random: for measuring, not for answers.",
     )
     template: TemplatePolicy = Field(TemplatePolicy(), description="How a chat is laid out for this model.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> ModelSection:
-        named = [name for name in ("id", "path", "packaged") if getattr(self, name) is not None]
-        if len(named) > 1:
-            raise ValueError(f"model has {' and '.join(named)}: give exactly one of id, path and packaged")
-        return self
 
     @property
     def source(self) -> str | None:
@@ -148,7 +159,7 @@ class HardwareSection(Section):
     """The machine that this profile expects. The plan is made for it; `doctor` and `up` compare it with what is there."""
 
     device: Literal["cuda", "cpu"] = Field("cuda", description="Where the engines run.")
-    gpu: str | None = Field(
+    gpu: Text | None = Field(
         None, description="The card, such as RTX 4090; `launcher plan` lists those it knows the memory of."
     )
     gpus: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="How many of them, on one machine.")
@@ -204,17 +215,9 @@ class VllmEngine(Section):
         (),
         description="More of vLLM's own arguments, one item each; checked against the installed vLLM before the start.",
     )
-    python: str | None = Field(
+    python: Text | None = Field(
         None, description="The Python that has vLLM, if it is not the launcher's own. Relative to the profile's file."
     )
-
-    @model_validator(mode="after")
-    def _one_kv_budget(self) -> VllmEngine:
-        if self.gpu_memory_utilization is not None and self.kv_cache_memory is not None:
-            raise ValueError(
-                "engine has gpu_memory_utilization and kv_cache_memory: give one, since kv_cache_memory overrides the other"
-            )
-        return self
 
 
 class ExternalEngine(Section):
@@ -224,8 +227,8 @@ class ExternalEngine(Section):
     urls: Annotated[tuple[BaseUrl, ...], Field(min_length=1)] = Field(
         description="One base URL a replica, without /v1, such as http://10.0.0.5:30000."
     )
-    health_path: str = Field("/health", description="A path that answers 200 while the server is well.")
-    api_key_env: str | None = Field(
+    health_path: UrlPath = Field("/health", description="A path that answers 200 while the server is well.")
+    api_key_env: Text | None = Field(
         None, description="Environment variable that holds the key which the servers ask for."
     )
 
@@ -258,25 +261,27 @@ class GatewaySection(Section):
     max_queued: Annotated[int, Field(ge=0)] = Field(
         1024, description="Most requests that wait; one more is refused with 429."
     )
-    queue_timeout: Duration = Field(30.0, description="Longest wait for an engine; then 429, or 503 if none is ready.")
+    queue_timeout: DurationOrZero = Field(
+        30.0, description="Longest wait for an engine; then 429, or 503 if none is ready."
+    )
 
 
 class Canary(Section):
     """A question whose answer is known: asked before ready, so that an engine which talks nonsense never serves."""
 
-    prompt: str = Field(description="The question.")
-    contains: str = Field(description="What the answer must contain; letter case does not matter.")
+    prompt: Text = Field(description="The question.")
+    contains: Text = Field(description="What the answer must contain; letter case does not matter.")
     max_tokens: Positive = Field(32, description="Longest answer.")
 
 
 class WarmupSection(Section):
     """What each engine is asked before it counts as ready."""
 
-    system_prompt: str | None = Field(
+    system_prompt: Text | None = Field(
         None, description="Sent with every warm-up request, so that its prefix is in the cache."
     )
     prompts: tuple[str, ...] = Field(("Hello",), description="Text prompts.")
-    image: str = Field(
+    image: Text = Field(
         "auto",
         description="auto: a made picture if the model sees images. none: no picture. Else a file, relative to the profile's.",
     )
@@ -288,7 +293,7 @@ class LoggingSection(Section):
     """Where logs go. Engines write to files of their own; `launcher logs` shows them."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="The launcher's own log level.")
-    dir: str | None = Field(
+    dir: Text | None = Field(
         None, description="Folder for log files. Default: in the run directory. Relative to the profile's file."
     )
     max_size: Size = Field(20 * MIB, description="A log file is rotated at this size.")
@@ -307,17 +312,19 @@ class TimeoutsSection(Section):
     )
     probe_interval: Duration = Field(10.0, description="How often an idle engine is asked for one token.")
     probe: Duration = Field(20.0, description="How long that one token may take.")
-    drain: Duration = Field(
+    drain: DurationOrZero = Field(
         30.0, description="For running streams to finish on `down`; what is left then is cut off, and said so."
     )
-    stop: Duration = Field(10.0, description="From the polite signal to an engine to the one that it cannot ignore.")
+    stop: DurationOrZero = Field(
+        10.0, description="From the polite signal to an engine to the one that it cannot ignore."
+    )
 
 
 class RestartSection(Section):
     """What happens when an engine dies."""
 
-    backoff: Duration = Field(1.0, description="Wait before the first restart; doubled for each further one.")
-    max_backoff: Duration = Field(60.0, description="Longest wait before a restart.")
+    backoff: DurationOrZero = Field(1.0, description="Wait before the first restart; doubled for each further one.")
+    max_backoff: DurationOrZero = Field(60.0, description="Longest wait before a restart.")
     budget: Annotated[int, Field(ge=0)] = Field(
         5, description="Restarts within the window after which the launcher gives up and explains."
     )
@@ -341,15 +348,7 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Profile:
-        """Rules that span sections; each names the keys it is about."""
-        if isinstance(self.engine, VllmEngine) and self.model.source is None:
-            raise ValueError("model names no model: give one of model.id (hub), model.path (folder) and model.packaged")
-        if (
-            isinstance(self.engine, VllmEngine)
-            and self.hardware.device == "cpu"
-            and self.engine.kv_cache_memory is None
-        ):
-            raise ValueError(
-                "engine.kv_cache_memory is missing: on device: cpu vLLM would claim nearly all memory; give a size, such as 2GiB"
-            )
+        """Rules that span keys; see ``launcher.profile.agreement``."""
+        if found := find_disagreements(self):
+            raise Disagreement(found)
         return self

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
-SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 BYTES = {
     "B": 1,
     "kB": 10**3,
@@ -20,37 +21,48 @@ BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
+LONGEST_S = 365 * 86400  # more is a slip of the unit, and sums of such times would overflow timers
+LARGEST_BYTES = 2**50
 
-DURATION_PATTERN = r"^\d+(\.\d+)?(ms|s|m|h|d)$"
-SIZE_PATTERN = r"^\d+(\.\d+)?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
+DURATION_PATTERN = r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*$"
+SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)\s*$"
 
 
 def parse_duration(value: Any) -> float:
     """``'200ms'`` → 0.2 (seconds). A number alone is refused, since nobody can tell seconds from milliseconds in it."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", value.strip()) if isinstance(value, str) else None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", value.strip(), re.ASCII) if isinstance(value, str) else None
     if match is None:
         raise ValueError(
             f"{value!r} is not a duration: write a number and a unit (ms, s, m, h or d), such as 200ms or 10m"
         )
-    return float(match[1]) * SECONDS[match[2]]
+    # Decimal, so that 9ms is 0.009 and not 0.009000000000000001.
+    seconds = float(Decimal(match[1]) * SECONDS[match[2]])
+    if seconds > LONGEST_S:
+        raise ValueError(f"{value!r} is too long: 365d at most")
+    return seconds
 
 
 def parse_size(value: Any) -> int:
     """``'10MiB'`` → 10485760 (bytes). A number alone is refused."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]i?B|B)", value.strip()) if isinstance(value, str) else None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", value.strip(), re.ASCII) if isinstance(value, str) else None
     if match is None or match[2] not in BYTES:
         raise ValueError(
             f"{value!r} is not a size: write a number and a unit (B, kB, MB, GB, KiB, MiB or GiB), such as 10MiB"
         )
-    return round(float(match[1]) * BYTES[match[2]])
+    size = round(Decimal(match[1]) * BYTES[match[2]])
+    if size > LARGEST_BYTES:
+        raise ValueError(f"{value!r} is too large: 1024TiB at most")
+    return size
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in the largest unit that writes them whole, so that ``parse_duration`` gives them back: 0.2 → ``'200ms'``."""
-    for unit in ("d", "h", "m", "s"):
-        if seconds >= SECONDS[unit] and seconds % SECONDS[unit] == 0:
-            return f"{seconds / SECONDS[unit]:g}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+    """Seconds in the largest unit that writes them whole; ``parse_duration`` gives exactly them back: 0.2 → ``'200ms'``."""
+    exact = Decimal(repr(float(seconds)))
+    units = ("d", "h", "m", "s") if exact >= 1 else ("ms",)
+    for unit in units:
+        if exact and exact % SECONDS[unit] == 0:
+            return f"{int(exact / SECONDS[unit])}{unit}"
+    return f"{exact.normalize():f}s"
 
 
 def format_size(size_bytes: int) -> str:
@@ -66,16 +78,30 @@ def format_gib(size_bytes: float) -> str:
     return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >= 2**30 / 10 else f"{size_bytes / 2**20:.0f} MiB"
 
 
+def _some_time(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError("no time at all would never let anything through: give more than 0s")
+    return seconds
+
+
+def _some_bytes(size_bytes: int) -> int:
+    if size_bytes <= 0:
+        raise ValueError("a size of 0 would never let anything through: give more than 0B")
+    return size_bytes
+
+
 # Defaults in code are plain numbers (seconds, bytes); only what a user writes passes the parsers.
-Duration = Annotated[
+DurationOrZero = Annotated[
     float,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["200ms", "30s", "10m"]}),
 ]
+Duration = Annotated[DurationOrZero, AfterValidator(_some_time)]
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
+    AfterValidator(_some_bytes),
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "examples": ["10MiB", "24GiB"]}),
 ]

@@ -60,10 +60,10 @@ class Command(Protocol):
     def argv(self) -> Sequence[str]: ...
 
     @property
-    def env(self) -> Mapping[str, str]: ...
-
-    @property
     def url(self) -> str: ...
+
+    def environment(self, inherited: Mapping[str, str]) -> Mapping[str, str]:
+        """The whole environment of the process."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Supervisor:
         self._listener.starting(engine.spec.index, command.url)
         engine.child = await Child.spawn(
             command.argv,
-            {**self._environment, **command.env},
+            command.environment(self._environment),
             lambda line, transient: self._on_line(engine, line, transient),
         )
         engine.spec.logger.info("--- attempt %d, pid %d, %s", attempt, engine.child.pid, command.url)

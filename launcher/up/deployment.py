@@ -109,7 +109,7 @@ class Deployment:
         self._gateway.stop_admitting("the endpoint is stopping")
         drained = asyncio.create_task(self._gateway.drained(self.profile.timeouts.drain))
         await self._unless_hurried(drained)
-        left = drained.result() if drained.done() else self._replicas.in_flight
+        left = drained.result() if drained.done() else self._in_flight
         drained.cancel()
         if left:
             self.audience.said(f"{left} requests were still running and are cut off")
@@ -139,9 +139,13 @@ class Deployment:
             url=self._url,
             model=self.profile.model.public_name or "",
             engines=self._host.views(),
-            in_flight=self._replicas.in_flight,
+            in_flight=self._in_flight,
             queued=self._gateway.queued,
         )
+
+    @property
+    def _in_flight(self) -> int:
+        return sum(replica.in_flight for replica in self._replicas.all)
 
     def _publish(self) -> None:
         snapshot = self.snapshot()

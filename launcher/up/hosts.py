@@ -7,16 +7,16 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from launcher.engine.command import engine_command
+from launcher.engine.command import EngineCommand, engine_command
 from launcher.engine.diagnose import diagnose
 from launcher.engine.stages import stage_of
 from launcher.errors import EngineError, PreconditionError
 from launcher.gateway.replicas import Activity, Endpoint, Replicas
 from launcher.plan.placement import Placement
+from launcher.plan.plan import Plan
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import ExternalEngine
 from launcher.supervise.child import Exit
@@ -69,15 +69,6 @@ class Switchboard:
 
     def activity(self, index: int) -> Activity:
         return self._replicas.activity(index)
-
-
-@dataclass(frozen=True)
-class RunningCommand:
-    """An engine's command with the address that it will answer on."""
-
-    argv: Sequence[str]
-    env: Mapping[str, str]
-    url: str
 
 
 class Since:
@@ -149,22 +140,22 @@ class VllmHost:
             index=placement.replica,
             command=lambda: self._command(placement),
             model=self._loaded.profile.model.public_name or "",
-            sees_images=self._prepared.plan.sees_images,
+            sees_images=sees_images(self._prepared.plan),
             diagnose=self._diagnose,
-            stage_of=lambda line: (stage := stage_of(line)) and str(stage),
+            stage_of=lambda line: None if (stage := stage_of(line)) is None else str(stage),
             logger=engine_logger(placement.replica, self._logs, self._loaded.profile.logging),
         )
 
-    def _command(self, placement: Placement) -> RunningCommand:
+    def _command(self, placement: Placement) -> EngineCommand:
+        """Asked for anew at each attempt, each time with a free port."""
         assert self._prepared.build is not None
-        command = engine_command(
+        return engine_command(
             self._loaded.profile,
             placement,
             port=free_port(),
             model_path=self._prepared.model_path,
             build=self._prepared.build,
         )
-        return RunningCommand(command.argv, command.env, f"http://{command.host}:{command.port}")
 
     def _diagnose(self, lines: Sequence[str], ended: Exit) -> Finding:
         found = diagnose(lines, self._loaded.profile, ended.code, ended.signal)
@@ -218,6 +209,11 @@ class ExternalHost:
 
     def _server_changed(self, server: ExternalServer) -> None:
         self._changed(f"{server.url}: {'ready' if server.ready else server.reason}")
+
+
+def sees_images(plan: Plan) -> bool:
+    """Whether the model has a vision tower and the profile lets pictures in; not known counts as no."""
+    return plan.shape is not None and plan.shape.vision is not None and plan.profile.model.images_per_prompt != 0
 
 
 def external_headers(engine: ExternalEngine) -> dict[str, str]:

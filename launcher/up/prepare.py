@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from launcher.engine.command import engine_command
 from launcher.engine.weights import prepare_model
@@ -11,7 +12,7 @@ from launcher.errors import PreconditionError
 from launcher.plan.plan import Plan, make_plan
 from launcher.probe.gpus import Gpu, find_gpus
 from launcher.probe.model_files import read_model_facts
-from launcher.probe.vllm_build import VllmBuild, check_arguments, find_vllm
+from launcher.probe.vllm_build import VllmBuild, check_arguments, engine_python, find_vllm
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import Profile, VllmEngine
 
@@ -47,7 +48,7 @@ def prepare(loaded: LoadedProfile, plan: Plan, say: Callable[[str], None]) -> Pr
     profile = loaded.profile
     if not isinstance(profile.engine, VllmEngine):
         return Prepared(plan)
-    build = require_vllm(profile, profile.engine)
+    build = require_vllm(profile, profile.engine, loaded.base_dir)
     check_hardware(profile, plan, say)
     check_engine_arguments(profile, plan, build)
     model = prepare_model(profile, loaded.base_dir, progress=say)
@@ -55,9 +56,9 @@ def prepare(loaded: LoadedProfile, plan: Plan, say: Callable[[str], None]) -> Pr
     return Prepared(plan, build, model.path)
 
 
-def require_vllm(profile: Profile, engine: VllmEngine) -> VllmBuild:
+def require_vllm(profile: Profile, engine: VllmEngine, base_dir: Path) -> VllmBuild:
     """The installed vLLM, or a PreconditionError that says how to get it."""
-    build = find_vllm(engine.python)
+    build = find_vllm(engine_python(profile, base_dir))
     extra = "cpu" if profile.hardware.device == "cpu" else "gpu"
     if build is None:
         where = engine.python or "this Python environment"

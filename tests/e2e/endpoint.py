@@ -25,6 +25,7 @@ class Endpoint:
     def __init__(self, state_dir: Path, name: str = "cpu-smollm2") -> None:
         self.name = name
         self.state_dir = state_dir
+        self.said = ""  # by the last `up`
         self.environment = {**os.environ, "LAUNCHER_STATE_DIR": str(state_dir), "NO_COLOR": "1"}
 
     def launcher(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
@@ -42,7 +43,9 @@ class Endpoint:
         """Start in the background on a free port."""
         all_sets = ("gateway.listen=127.0.0.1:0", f"name={self.name}", *sets)
         options = [part for one in all_sets for part in ("--set", one)]
-        return self.launcher("up", str(profile), "-d", *(["--wait"] if wait else []), *options)
+        result = self.launcher("up", str(profile), "-d", *(["--wait"] if wait else []), *options)
+        self.said = result.stdout + result.stderr
+        return result
 
     def down(self, *options: str) -> subprocess.CompletedProcess[str]:
         return self.launcher("down", self.name, *options)

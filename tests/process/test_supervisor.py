@@ -73,8 +73,11 @@ class Gateway:
 @dataclass(frozen=True)
 class FakeCommand:
     argv: Sequence[str]
-    env: Mapping[str, str]
+    added: Mapping[str, str]
     url: str
+
+    def environment(self, inherited: Mapping[str, str]) -> Mapping[str, str]:
+        return {**inherited, **self.added}
 
 
 class Watched:

@@ -1,0 +1,33 @@
+"""From a request that was read whole to what goes to the engine."""
+
+from __future__ import annotations
+
+from launcher.gateway.compat import Changes, change_chat
+from launcher.gateway.http1 import Request
+from launcher.gateway.replicas import Replica
+from launcher.profile.model import TemplatePolicy
+
+_ENCODINGS = b"accept-encoding"
+
+
+def prepare(request: Request, policy: TemplatePolicy) -> Changes:
+    """What the request becomes, and what is done to its answer. Raises Refused."""
+    route = request.route
+    if route.is_chat:
+        return change_chat(request.body, policy)
+    return Changes(request.body, strip=policy.strip if route.has_choices else ())
+
+
+def engine_head(request: Request, changes: Changes, body_bytes: int, replica: Replica) -> bytes:
+    """The head of the request to a replica: the client's end-to-end headers, with what this hop needs."""
+    head = request.head
+    lines = head.lines
+    drop = replica.own_names
+    if changes.touch_answer:  # an answer that is to be changed must come as plain text
+        drop = drop | {_ENCODINGS}
+    if drop:
+        lines = [line for line in lines if line[: line.index(b":")].lower() not in drop]
+    start = b"%b %b%b HTTP/1.1" % (head.method, replica.prefix, head.target)
+    length = [b"content-length: %d" % body_bytes] if body_bytes or head.method == b"POST" else []
+    identity = b"x-request-id: " + head.request_id
+    return b"\r\n".join([start, replica.host_line, *lines, *replica.extra_lines, identity, *length, b"\r\n"])

@@ -1,0 +1,262 @@
+"""One request on its way: sent to its engine, the answer carried back, a failed engine made up for where that is safe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from launcher.gateway.answers import EventChanger, change_whole
+from launcher.gateway.compat import Changes
+from launcher.gateway.dispatch import Ticket, Verdict
+from launcher.gateway.heads import ResponseHead
+from launcher.gateway.http1 import ClientConnection, Request, connection_line
+from launcher.gateway.ingest import engine_head
+from launcher.gateway.refusal import Refusal, retry_lines
+from launcher.gateway.replicas import Replica
+from launcher.gateway.upstream import EngineConnection, Reading
+
+if TYPE_CHECKING:
+    from launcher.gateway.server import Gateway
+
+LAST_CHUNK = b"0\r\n\r\n"
+CLIENT_LEFT = 499  # nginx's code for it; only in metrics and logs, nobody is there to be told
+MAX_FAILOVERS = 1  # a request that ends two engines is not given a third
+MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer that is changed as a whole
+BUSY_RETRY_S = 1.0  # vLLM's queue caps answer 503 without Retry-After; a step of the engine takes less
+
+
+class Exchange(Ticket):
+    """A request and its answer. Ends exactly once, in ``_end``; whoever ends it frees its slot."""
+
+    _engine: EngineConnection | None = None
+    _sent_at = 0.0
+    _failovers = 0
+    _stale_retried = False
+    _keep = True
+    _changer: EventChanger | None = None
+    _whole_head: ResponseHead | None = None  # of an answer that is changed as a whole, from these pieces
+    _whole: list[bytes]
+    _as_it_came = False
+    _unsent = b""  # a head that waits for the first bytes of its body, which came with it
+    bytes_out = 0
+    status = 0
+    head_sent = False  # the client has been given bytes of an answer
+    is_chunked = False
+    is_events = False
+    ended = False
+
+    def __init__(self, gateway: Gateway, client: ClientConnection, request: Request, changes: Changes) -> None:
+        super().__init__(request.arrived_at)
+        self._gateway, self.client, self.request, self._changes = gateway, client, request, changes
+        self._body = changes.body  # kept until the answer begins: it may have to be sent again
+
+    # To the engine.
+
+    def start(self, fresh: bool = False) -> None:
+        """Sends the request to ``self.replica``, over an idle connection unless a fresh one is asked for."""
+        assert self.replica is not None
+        connection = None if fresh else self._gateway.pool.take(self.replica)
+        if connection is None:
+            self._gateway.spawn(self._dial(self.replica))
+        else:
+            self._send(connection, self.replica)
+
+    async def _dial(self, replica: Replica) -> None:
+        pool = self._gateway.pool
+        try:
+            connection = await pool.dial(replica)
+        except OSError as error:  # TimeoutError is one
+            if not self.ended:
+                self._failed(f"The engine cannot be reached: {error or 'no connection in time'}", "connect", False)
+            return
+        if self.ended:
+            pool.put(connection)
+        else:
+            self._send(connection, replica)
+
+    def _send(self, connection: EngineConnection, replica: Replica) -> None:
+        self._engine = connection
+        self._sent_at = self._gateway.now()
+        if self.client.write_paused:
+            connection.pause()
+        connection.send(self, engine_head(self.request, self._changes, len(self._body), replica), self._body)
+
+    # From the engine.
+
+    def on_head(self, head: ResponseHead, more: bool) -> Reading:
+        """Writes the answer's head, in the framing that this client and this answer need.
+
+        ``more``: bytes of the body have come with it, so both can be written at once.
+        """
+        gateway, request_head = self._gateway, self.request.head
+        assert self.replica is not None
+        gateway.metrics.first_bytes[self.replica.index].observe(gateway.now() - self._sent_at)
+        self.status, self._body = head.status, b""
+        self._keep = request_head.keep_alive and not gateway.is_draining
+        if request_head.method == b"HEAD" or head.status in (204, 304):
+            self._write_head(head, [head.length_line] if head.length_line else [], False)
+            return Reading.NOTHING
+        changes = self._changes.touch_answer and head.status == 200 and not head.is_encoded
+        self.is_events = head.is_events
+        if changes and not head.is_events:
+            self._whole_head, self._whole = head, []
+            return Reading.PAYLOAD
+        if changes:
+            self._changer = EventChanger(self._changes)
+        elif head.content_length is not None:
+            self._as_it_came = True
+            self._write_head(head, [head.length_line] if head.length_line else [], more)
+            return Reading.AS_IT_CAME
+        self.is_chunked = request_head.is_http11
+        self._keep = self._keep and self.is_chunked  # without chunks only the connection's end can mark the answer's
+        self._as_it_came = self.is_chunked and head.chunked and head.is_events and not changes
+        self._write_head(head, [b"transfer-encoding: chunked"] if self.is_chunked else [], more)
+        return Reading.AS_IT_CAME if self._as_it_came else Reading.PAYLOAD
+
+    def _write_head(self, head: ResponseHead, framing: list[bytes], more: bool) -> None:
+        """The engine's head with our own lines; kept for the first bytes of the body where there are ``more``."""
+        lines = [head.status_line, *head.lines, b"x-request-id: " + self.request.head.request_id]
+        if head.status >= 400:
+            lines.append(b"x-launcher-src: engine")
+            if head.status == 503 and not head.retry_after:
+                lines += retry_lines(BUSY_RETRY_S)
+        lines += framing
+        if not self._keep or not self.request.head.is_http11:
+            lines += connection_line(self.request.head, self._keep)
+        lines.append(b"\r\n")
+        self.head_sent = True
+        if more:
+            self._unsent = b"\r\n".join(lines)
+        else:
+            self.client.transport.write(b"\r\n".join(lines))
+
+    def _write(self, data: bytes) -> None:
+        if self._unsent:
+            data, self._unsent = self._unsent + data, b""
+        self.client.transport.write(data)
+
+    def on_bytes(self, data: bytes) -> None:
+        """A piece of the answer; it goes on at once."""
+        self.bytes_out += len(data)
+        if self._as_it_came:
+            if self._unsent:
+                data, self._unsent = self._unsent + data, b""
+            self.client.transport.write(data)
+        elif self._whole_head is not None:
+            self._whole.append(data)
+            if self.bytes_out > MAX_WHOLE:
+                self._engine_leave()
+                self.on_lost("The engine's answer is too large to be changed", True)
+        else:
+            self._write_payload(data if self._changer is None else self._changer.feed(data))
+
+    def _write_payload(self, data: bytes) -> None:
+        if data:
+            self._write(b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data)
+
+    def on_end(self) -> None:
+        """The answer is complete."""
+        self._engine = None
+        if self._whole_head is not None:
+            body = change_whole(b"".join(self._whole), self._changes)
+            self._write_head(self._whole_head, [b"content-length: %d" % len(body)], True)
+            self._write(body)
+        elif self._changer is not None:
+            self._write_payload(self._changer.end())
+        if self.is_chunked and not self._as_it_came:
+            self._write(LAST_CHUNK)
+        elif self._unsent:
+            self._write(b"")
+        self._end("done", self.status)
+
+    def on_lost(self, reason: str, got_bytes: bool) -> None:
+        """The engine's connection broke, or what came over it was no answer."""
+        connection, self._engine = self._engine, None
+        if self.head_sent:
+            self._broke(reason)
+        elif got_bytes or connection is None or connection.uses == 1 or self._stale_retried:
+            self._failed(reason, "head", got_bytes)
+        else:
+            # The engine had closed an idle connection when the request was on its way: it never saw it.
+            self._stale_retried = True
+            self._gateway.metrics.retries["stale"] += 1
+            self.start(fresh=True)
+
+    # When an engine fails.
+
+    def _failed(self, reason: str, stage: str, got_bytes: bool) -> None:
+        """No part of an answer has reached the client: another replica may give one, as long as none has begun to."""
+        assert self.replica is not None
+        metrics = self._gateway.metrics
+        metrics.engine_failures[self.replica.index, stage] += 1
+        if not got_bytes and self._failovers < MAX_FAILOVERS:
+            verdict = self._gateway.dispatcher.reassign(self, self._gateway.now())
+            if verdict is not None:
+                self._failovers += 1
+                metrics.retries["failover"] += 1
+                if verdict is Verdict.STARTED:
+                    self.start()
+                self._gateway.suspected()
+                return
+        self.refuse(Refusal(502, "engine_failed", f"{reason} before it had answered.", retry_after_s=BUSY_RETRY_S))
+
+    def _broke(self, reason: str) -> None:
+        """The answer has begun. A stream of events ends with an error, as vLLM's do; anything else is cut off."""
+        assert self.replica is not None
+        self._gateway.metrics.engine_failures[self.replica.index, "body"] += 1
+        if not self.is_events or not (self.is_chunked or not self.request.head.is_http11):
+            self.client.abort()
+            self._end("broken", self.status)
+            return
+        if self._changer is not None:
+            self._write_payload(self._changer.broken())
+        # The blank line: the engine may have broken off within an event, and ours must not become part of it.
+        self._write_payload(b"\n\n" + Refusal(502, "engine_failed", f"{reason} in the middle of the answer.").events())
+        if self.is_chunked:
+            self._write(LAST_CHUNK)
+        self._end("broken", self.status)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Ends the request with an answer of the gateway's own."""
+        self._gateway.metrics.refusals[refusal.reason] += 1
+        self.status = refusal.status
+        client, request = self.client, self.request
+        self._end("refused", refusal.status, answered=False)
+        client.refuse(refusal, request.head)
+
+    # From the client.
+
+    def client_gone(self) -> None:
+        """The client left: the engine is told at once, by closing its connection, so that it aborts the work."""
+        self._engine_leave()
+        if not self.ended:
+            self._gateway.metrics.client_disconnects += 1
+            self._end("left", CLIENT_LEFT, answered=False)
+
+    def client_full(self) -> None:
+        """The client reads slower than the engine writes: the engine waits, so that little is held here."""
+        if self._engine is not None:
+            self._engine.pause()
+
+    def client_drained(self) -> None:
+        if self._engine is not None:
+            self._engine.resume()
+
+    def _engine_leave(self) -> None:
+        connection, self._engine = self._engine, None
+        if connection is not None:
+            connection.leave()
+
+    def _end(self, outcome: str, status: int, answered: bool = True) -> None:
+        """The one end of every exchange: the slot is freed, the numbers are added, the client goes on."""
+        if self.ended:
+            return
+        self.ended = True
+        client = self.client
+        client.answering = None
+        self._gateway.ended(self, outcome, status)
+        if answered and not client.transport.is_closing():
+            client.end_response(self._keep)
+
+    def __repr__(self) -> str:
+        where = "-" if self.replica is None else self.replica.index
+        return f"<Exchange {self.request.head.request_id.decode()} {self.place.value} replica={where}>"

@@ -1,0 +1,305 @@
+"""Connections to engines: a pool of idle ones, and on each the framing of the answer, without touching its bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from launcher.gateway.framing import ChunkDecoder, FramingError, scan_chunks
+from launcher.gateway.heads import ResponseHead, parse_response_head
+from launcher.gateway.replicas import Replica
+from launcher.gateway.sockets import connect
+
+MAX_HEAD = 64 * 1024
+MAX_CHUNK = 64 * 1024 * 1024  # a chunk of events is passed on whole, so this much may have to wait for its end
+IDLE_S = 4.0  # vLLM closes an idle connection after 5 s: one that is nearly so old would often fail
+CONNECT_S = 5.0
+
+
+class Reading(Enum):
+    """How the body that follows a head is to be given."""
+
+    NOTHING = "there is no body"
+    AS_IT_CAME = "with its framing, byte for byte"
+    PAYLOAD = "without its framing"
+
+
+class Receiver(Protocol):
+    """Whoever an answer is for. After on_end or on_lost the connection is no longer its own."""
+
+    def on_head(self, head: ResponseHead, more: bool) -> Reading: ...
+    def on_bytes(self, data: bytes) -> None: ...
+    def on_end(self) -> None: ...
+    def on_lost(self, reason: str, got_bytes: bool) -> None: ...
+
+
+class EngineConnection(asyncio.Protocol):
+    """One connection to an engine, working for one receiver at a time."""
+
+    __slots__ = (
+        "_body",
+        "_decoder",
+        "_held",
+        "_keep",
+        "_left",
+        "_needed",
+        "_now",
+        "_paused",
+        "_pool",
+        "address",
+        "idle_since",
+        "receiver",
+        "replica",
+        "transport",
+        "uses",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: Pool, replica: Replica, now: Callable[[], float]) -> None:
+        self._pool, self.replica, self._now = pool, replica, now
+        self.address = replica.address  # the replica may move to another one
+        self.receiver: Receiver | None = None
+        self.uses = 0
+        self.idle_since = 0.0
+        self._held = bytearray()  # a head or a chunk that is not complete
+        self._needed = 0  # how long it will be; 0: not known
+        self._body: Callable[[bytes], None] | None = None  # None: in the head
+        self._left = 0
+        self._keep = False
+        self._paused = False
+        self._decoder: ChunkDecoder | None = None
+
+    def send(self, receiver: Receiver, head: bytes, body: bytes) -> None:
+        """Sends a request and gives its answer to ``receiver``."""
+        self.receiver, self._body = receiver, None
+        self.uses += 1
+        if len(body) > 16384:
+            self.transport.writelines((head, body))
+        else:
+            self.transport.write(head + body)
+
+    def pause(self) -> None:
+        """Reads no more for now, so that the engine has to wait."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def leave(self) -> None:
+        """The receiver wants no more: the connection is closed at once, so that the engine aborts its work."""
+        self.receiver = None
+        self.transport.abort()
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self.replica.last_byte_at = self._now()
+        if self._body is not None:
+            self._body(data)
+        elif self.receiver is None:  # nobody asked: whatever it is, it must not become the next one's answer
+            self.transport.abort()
+        else:
+            self._read_head(data)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        receiver, self.receiver = self.receiver, None
+        if receiver is None:
+            return
+        if self._body is not None and self._body == self._until_close and exc is None:
+            receiver.on_end()
+        else:
+            why = "reset the connection" if exc is not None else "closed the connection"
+            receiver.on_lost(f"The engine {why}", self._body is not None or bool(self._held))
+
+    # The head.
+
+    def _read_head(self, data: bytes) -> None:
+        receiver = self.receiver
+        assert receiver is not None
+        if self._held:
+            data = bytes(self._held) + data
+            self._held.clear()
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                if len(data) > MAX_HEAD or not b"HTTP/1.".startswith(data[:7]):
+                    self._fail("The engine's answer is not HTTP/1.1")
+                else:
+                    self._held += data
+                return
+            try:
+                head = parse_response_head(data[: end + 2])
+            except ValueError as error:
+                self._fail(f"The engine's answer cannot be read: {error}")
+                return
+            data = data[end + 4 :]
+            if head.status >= 200:
+                break
+            if not data:  # an interim answer, such as 103; the real one follows
+                return
+        self._begin_body(receiver, head, data)
+
+    def _begin_body(self, receiver: Receiver, head: ResponseHead, data: bytes) -> None:
+        self._keep = head.keep_alive
+        self._body = self._until_close
+        reading = receiver.on_head(head, bool(data))  # what comes with the head can be written with it
+        if reading is Reading.NOTHING or (head.content_length == 0 and not head.chunked):
+            self._end(not data)
+        elif head.chunked:
+            self._decoder = ChunkDecoder() if reading is Reading.PAYLOAD else None
+            self._body = self._chunks if self._decoder is None else self._decoded
+            if data:
+                self._body(data)
+        elif head.content_length is not None:
+            self._left, self._body = head.content_length, self._counted
+            if data:
+                self._counted(data)
+        else:
+            self._keep = False
+            if data:
+                self._until_close(data)
+
+    # The body, in its four framings.
+
+    def _chunks(self, data: bytes) -> None:
+        """Passes whole chunks on as they came, so that a stream which breaks can still be ended properly."""
+        receiver = self.receiver
+        if receiver is None:
+            return
+        if self._held:
+            self._held += data
+            if len(self._held) < self._needed:
+                return
+            data = bytes(self._held)
+            self._held.clear()
+        try:
+            boundary, is_end, self._needed = scan_chunks(data)
+        except FramingError as error:
+            self._fail(f"The engine's answer is malformed: {error}")
+            return
+        if boundary == len(data):
+            receiver.on_bytes(data)
+        elif boundary:
+            receiver.on_bytes(data[:boundary])
+        if is_end:
+            self._end(boundary == len(data))
+        elif boundary < len(data):
+            self._held += data[boundary:]
+            if self._needed > MAX_CHUNK:
+                self._fail("The engine sent a chunk that is too large")
+
+    def _counted(self, data: bytes) -> None:
+        if self.receiver is None:
+            return
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
+            self.receiver.on_bytes(data)
+        else:
+            self.receiver.on_bytes(data if left == 0 else data[:left])
+            self._end(left == 0)
+
+    def _decoded(self, data: bytes) -> None:
+        receiver, decoder = self.receiver, self._decoder
+        if receiver is None or decoder is None:
+            return
+        try:
+            pieces = decoder.feed(data)
+        except FramingError as error:
+            self._fail(f"The engine's answer is malformed: {error}")
+            return
+        if pieces:
+            receiver.on_bytes(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if decoder.ended and self.receiver is receiver:
+            self._end(not decoder.rest)
+
+    def _until_close(self, data: bytes) -> None:
+        if self.receiver is not None:
+            self.receiver.on_bytes(data)
+
+    def _end(self, clean: bool) -> None:
+        """The answer is complete. The connection goes back to the pool first: the next request may want it at once."""
+        receiver, self.receiver = self.receiver, None
+        self._body, self._decoder = None, None
+        self._held.clear()
+        if clean and self._keep and not self.transport.get_write_buffer_size():
+            self.resume()
+            self._pool.put(self)
+        else:
+            self.transport.close()
+        if receiver is not None:
+            receiver.on_end()
+
+    def _fail(self, reason: str) -> None:
+        receiver, self.receiver = self.receiver, None
+        self.transport.abort()
+        if receiver is not None:
+            receiver.on_lost(reason, True)
+
+    def __repr__(self) -> str:
+        return f"<EngineConnection replica={self.replica.index} {'busy' if self.receiver else 'idle'} uses={self.uses}>"
+
+
+class Pool:
+    """Idle connections, the most recently used first."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._idle: dict[Replica, list[EngineConnection]] = {}
+
+    def take(self, replica: Replica) -> EngineConnection | None:
+        """An idle connection that is probably still open, or None."""
+        idle = self._idle.get(replica)
+        while idle:
+            connection = idle.pop()
+            if not connection.transport.is_closing():
+                if self._now() - connection.idle_since < IDLE_S:
+                    return connection
+                connection.transport.close()
+        return None
+
+    def put(self, connection: EngineConnection) -> None:
+        if connection.address != connection.replica.address:
+            connection.transport.close()
+            return
+        connection.idle_since = self._now()
+        idle = self._idle.get(connection.replica)
+        if idle is None:
+            idle = self._idle[connection.replica] = []
+        idle.append(connection)
+
+    def forget(self, connection: EngineConnection) -> None:
+        idle = self._idle.get(connection.replica)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    def drop(self, replica: Replica) -> None:
+        """Closes all idle connections to a replica."""
+        for connection in self._idle.pop(replica, []):
+            connection.transport.close()
+
+    def close(self) -> None:
+        for replica in list(self._idle):
+            self.drop(replica)
+
+    async def dial(self, replica: Replica) -> EngineConnection:
+        """A fresh connection. Raises OSError, TimeoutError among them."""
+        async with asyncio.timeout(CONNECT_S):
+            return await connect(lambda: EngineConnection(self, replica, self._now), replica)
+
+    def __repr__(self) -> str:
+        return f"<Pool idle={sum(map(len, self._idle.values()))}>"

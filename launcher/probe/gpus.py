@@ -1,0 +1,64 @@
+"""The NVIDIA cards of this machine, from the driver (NVML). Imports neither torch nor CUDA, and claims no memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from launcher.errors import PreconditionError
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One card. ``total_bytes`` is the driver's total; CUDA sees ``visible_bytes``, less what the driver keeps."""
+
+    index: int
+    name: str
+    total_bytes: int
+    used_bytes: int
+    reserved_bytes: int
+    driver: str
+
+    @property
+    def visible_bytes(self) -> int:
+        """What CUDA reports as the card's memory, and vLLM multiplies its utilization with."""
+        return self.total_bytes - self.reserved_bytes
+
+
+def find_gpus() -> list[Gpu]:
+    """Every card, by index. Raises PreconditionError when there is no NVIDIA driver or it does not answer."""
+    pynvml: Any = import_module("pynvml")  # has no types of its own
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise PreconditionError(
+            f"no NVIDIA card can be used: the driver's library does not answer ({error})",
+            "Install the NVIDIA driver (nvidia-smi shows the cards then), in a container start it with --gpus all, "
+            "or use a profile with hardware.device: cpu.",
+        ) from None
+    try:
+        driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        return [_card(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError as error:
+        raise PreconditionError(
+            f"the NVIDIA driver answered with an error: {error}", "`nvidia-smi` may say more; a reboot often helps."
+        ) from None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _card(pynvml: Any, index: int, driver: str) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    name = _text(pynvml.nvmlDeviceGetName(handle))
+    try:
+        # version 2 tells what the driver keeps for itself apart from what processes use
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+        return Gpu(index, name, int(memory.total), int(memory.used), int(memory.reserved), driver)
+    except (pynvml.NVMLError, AttributeError, TypeError):
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        return Gpu(index, name, int(memory.total), int(memory.used), 0, driver)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
