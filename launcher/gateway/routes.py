@@ -47,9 +47,9 @@ _ROUTES = (
 )
 # fmt: on
 _PATTERNS = (
-    (re.compile(rb"/v1/responses/[A-Za-z0-9_-]{1,128}").fullmatch, Route("/v1/responses/{id}", Kind.QUERY, _GET)),
+    (re.compile(rb"/v1/responses/resp_[A-Za-z0-9_-]{1,128}").fullmatch, Route("/v1/responses/{id}", Kind.QUERY, _GET)),
     (
-        re.compile(rb"/v1/responses/[A-Za-z0-9_-]{1,128}/cancel").fullmatch,
+        re.compile(rb"/v1/responses/resp_[A-Za-z0-9_-]{1,128}/cancel").fullmatch,
         Route("/v1/responses/{id}/cancel", Kind.QUERY, _POST),
     ),
 )
@@ -64,6 +64,7 @@ NEVER = frozenset({
     "/finish_weight_update", "/update_weight_version", "/weight_info", "/weight_checker", "/get_world_size",
     "/kv_event_sources", "/tokenizer_info", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/realtime",
     "/cohere/v2/chat/render", "/inference/v1/generate", "/inference/v1/abort_requests", "/v1/chat/completions/render",
+    "/v1/messages/render", "/v1/responses/render",
     "/v1/completions/render", "/v1/chat/completions/derender", "/v1/completions/derender",
 })
 # fmt: on

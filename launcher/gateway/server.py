@@ -147,7 +147,7 @@ class Gateway:
         if route.kind is Kind.OWN:
             status, kind, body = pages.render(self, route.name)
             connection.answer(request.head, status, [kind], body, False)
-            self._count(route.name, status, request)
+            self._count(request, status, self.now(), None, "done")
             return
         self.metrics.received_bytes += len(request.body)
         exchange = Exchange(self, connection, request, prepare(request, self._policy))
@@ -173,9 +173,11 @@ class Gateway:
         """Frees what an exchange held, starts who waited for it, and adds up. Called by the exchange, once."""
         self.active.discard(exchange)
         now = self.now()
-        self._start_all(self.dispatcher.release(exchange, now), now)
+        waiting = self.dispatcher.release(exchange, now)
+        if waiting:
+            self._start_all(waiting, now)
         self.metrics.sent_bytes += exchange.bytes_out
-        self._count(exchange.request.route.name, status, exchange.request, exchange.replica, outcome)
+        self._count(exchange.request, status, now, exchange.replica, outcome)
         if not self.active:
             self._idle.set()
 
@@ -191,14 +193,15 @@ class Gateway:
         self._id_count += 1
         return f"{self._id_start}-{self._id_count:08x}".encode()
 
-    def _count(
-        self, route: str, status: int, request: Request, replica: Replica | None = None, outcome: str = "done"
-    ) -> None:
-        seconds = self.now() - request.arrived_at
-        self.metrics.requests[route, status] += 1
-        self.metrics.durations[route].observe(seconds)
-        if log.isEnabledFor(logging.INFO):
-            log.info(
+    def _count(self, request: Request, status: int, now: float, replica: Replica | None, outcome: str) -> None:
+        """Adds up a request that ended, and writes its line to the access log."""
+        seconds = now - request.arrived_at
+        self.metrics.requests[request.route.name, status] += 1
+        self.metrics.durations[request.route.name].observe(seconds)
+        level = logging.DEBUG if request.route.kind is Kind.OWN else logging.INFO  # scrapes and probes are many
+        if log.isEnabledFor(level):
+            log.log(
+                level,
                 "%s %s %d %s %.1fms replica=%s id=%s",
                 request.head.method.decode("latin-1"),
                 request.head.target.decode("latin-1")[:200],

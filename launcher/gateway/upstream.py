@@ -165,6 +165,10 @@ class EngineConnection(asyncio.Protocol):
             if data:
                 self._body(data)
         elif head.content_length is not None:
+            if head.content_length == len(data):
+                receiver.on_bytes(data)
+                self._end(True)
+                return
             self._left, self._body = head.content_length, self._counted
             if data:
                 self._counted(data)

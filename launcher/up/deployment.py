@@ -52,7 +52,6 @@ class Deployment:
         self._started = time.time()
         self._state = "starting"
         self._was_ready = False
-        self._last_said = ""
         self._url = ""
 
     def _make_host(self, loaded: LoadedProfile, prepared: Prepared) -> Host:
@@ -121,8 +120,7 @@ class Deployment:
         hurry.cancel()
 
     def _changed(self, line: str) -> None:
-        if line and line != self._last_said:
-            self._last_said = line
+        if line:
             self.audience.said(line)
         if self._state not in ("draining", "stopped"):
             self._state = standing(self._host.views())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -96,6 +97,7 @@ class VllmHost:
         self._changed = changed
         self._started = time.time()
         self._since = Since()
+        self._said: dict[int, str] = {}
         profile = loaded.profile
         self._supervisor = Supervisor(
             [self._spec(placement) for placement in prepared.plan.placements],
@@ -155,6 +157,7 @@ class VllmHost:
             port=free_port(),
             model_path=self._prepared.model_path,
             build=self._prepared.build,
+            base_dir=self._loaded.base_dir,
         )
 
     def _diagnose(self, lines: Sequence[str], ended: Exit) -> Finding:
@@ -162,7 +165,11 @@ class VllmHost:
         return Finding(found.cause, found.remedy, found.retry_helps)
 
     def _engine_changed(self, engine: Engine) -> None:
-        self._changed(progress_line(engine, time.time() - self._started, len(self._supervisor.engines)))
+        line = progress_line(engine, time.time() - self._started, len(self._supervisor.engines))
+        gist = re.sub(r"\d+ ?%|\d+/\d+", "", line)  # a share that grows is for the status line, not for a line each
+        moved = self._said.get(engine.spec.index) != gist
+        self._said[engine.spec.index] = gist
+        self._changed(line if moved else "")
 
 
 class ExternalHost:

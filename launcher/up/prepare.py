@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.engine.command import engine_command
-from launcher.engine.weights import prepare_model
+from launcher.engine.weights import planned_model_path, prepare_model
 from launcher.errors import PreconditionError
 from launcher.plan.plan import Plan, make_plan
 from launcher.probe.gpus import Gpu, find_gpus
@@ -50,8 +50,8 @@ def prepare(loaded: LoadedProfile, plan: Plan, say: Callable[[str], None]) -> Pr
         return Prepared(plan)
     build = require_vllm(profile, profile.engine, loaded.base_dir)
     check_hardware(profile, plan, say)
-    check_engine_arguments(profile, plan, build)
-    model = prepare_model(profile, loaded.base_dir, progress=say)
+    check_engine_arguments(loaded, plan, build)
+    model = prepare_model(profile, loaded.base_dir, progress=say, python=build.python)
     say(f"model: {model.origin}")
     return Prepared(plan, build, model.path)
 
@@ -104,9 +104,16 @@ def check_card(profile: Profile, gpu: Gpu, say: Callable[[str], None]) -> None:
         )
 
 
-def check_engine_arguments(profile: Profile, plan: Plan, build: VllmBuild) -> None:
+def check_engine_arguments(loaded: LoadedProfile, plan: Plan, build: VllmBuild) -> None:
     """Have the installed vLLM's own parser look at what would be started."""
-    command = engine_command(profile, plan.placements[0], port=1, model_path=profile.model.source or "", build=build)
+    command = engine_command(
+        loaded.profile,
+        plan.placements[0],
+        port=1,
+        model_path=planned_model_path(loaded.profile, loaded.base_dir),
+        build=build,
+        base_dir=loaded.base_dir,
+    )
     faults = check_arguments(build, command.argv)
     if faults:
         raise PreconditionError(

@@ -37,7 +37,11 @@ def test_every_route_of_the_installed_vllm_is_decided_on() -> None:
 
 
 async def test_engine_inference_routes_pass(desk: Desk, engine: FakeEngine) -> None:
-    posts = [name for name in NAMES if name not in ("/", "/health", "/ready", "/metrics", "/v1/models", "/version", "/v1/responses/{id}")]
+    posts = [
+        name
+        for name in NAMES
+        if name not in ("/", "/health", "/ready", "/metrics", "/v1/models", "/version", "/v1/responses/{id}")
+    ]
     client = await desk.client()
     for name in posts:
         path = name.replace("{id}", "resp_1")

@@ -19,6 +19,8 @@ from launcher.profile.model import GatewaySection, ModelSection
 from tests.fakes.process import FakeEngine
 from tests.gateway.harness import CHAT, Desk, chat
 
+MY_NAME = Path("/proc/self/comm").read_text().strip()
+
 
 def gateway_at(listen: str) -> Gateway:
     return Gateway(GatewaySection(listen=listen), Replicas(), model=ModelSection(), max_in_flight=1)
@@ -31,9 +33,8 @@ async def test_a_port_in_use_names_its_owner() -> None:
         port = other.getsockname()[1]
         with pytest.raises(PreconditionError) as failed:
             await gateway_at(f"127.0.0.1:{port}").start()
-    name = Path("/proc/self/comm").read_text().strip()
     assert failed.value.message == (
-        f"gateway.listen: 127.0.0.1:{port}: the port is in use by process {os.getpid()} ({name})."
+        f"gateway.listen: 127.0.0.1:{port}: the port is in use by process {os.getpid()} ({MY_NAME})."
     )
     assert "gateway.listen" in failed.value.hint
 

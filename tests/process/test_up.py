@@ -29,6 +29,9 @@ def endpoint(tmp_path: Path) -> Iterator[FakeEndpoint]:
     one.down("--now")
 
 
+COUNT = [{"role": "user", "content": "Count."}]  # the fake engine answers w0 w1 …, as many as it may
+
+
 def start(endpoint: FakeEndpoint, *options: str) -> None:
     result = endpoint.launcher("up", str(endpoint.profile), "-d", "--wait", *options)
     assert result.returncode == 0, result.stderr
@@ -117,7 +120,7 @@ def test_down_lets_a_stream_finish_and_refuses_new_requests(endpoint: FakeEndpoi
     endpoint.behave(hold_after=50)
     start(endpoint)
     url, engine = endpoint.url, endpoint.engine()["url"]
-    events = endpoint.stream(url, max_tokens=100)
+    events = endpoint.stream(url, max_tokens=100, messages=COUNT)
     text = content(next(events))
     stopping = threading.Thread(target=endpoint.down)
     stopping.start()
@@ -135,7 +138,9 @@ def test_down_lets_a_stream_finish_and_refuses_new_requests(endpoint: FakeEndpoi
 def test_down_now_does_not_wait(endpoint: FakeEndpoint) -> None:
     endpoint.behave(hold_after=100)
     start(endpoint)
-    stream = urllib.request.urlopen(endpoint.chat(endpoint.url, stream=True, max_tokens=200), timeout=20)
+    stream = urllib.request.urlopen(
+        endpoint.chat(endpoint.url, stream=True, max_tokens=200, messages=COUNT), timeout=20
+    )
     stream.readline()
     assert endpoint.down("--now").returncode == 0
     assert endpoint.record() == {}
@@ -162,7 +167,9 @@ def test_a_second_ctrl_c_stops_at_once(endpoint: FakeEndpoint) -> None:
     process = foreground(endpoint, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for("ready", lambda: endpoint.record()["state"] == "ready")
     engine = endpoint.engine()
-    stream = urllib.request.urlopen(endpoint.chat(endpoint.url, stream=True, max_tokens=200), timeout=20)
+    stream = urllib.request.urlopen(
+        endpoint.chat(endpoint.url, stream=True, max_tokens=200, messages=COUNT), timeout=20
+    )
     stream.readline()
     os.kill(process.pid, signal.SIGINT)
     wait_for("draining", lambda: endpoint.record()["state"] == "draining")
@@ -179,13 +186,13 @@ def test_a_terminal_gets_a_status_line(endpoint: FakeEndpoint) -> None:
     process = foreground(endpoint, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
-    while b"in flight 0 \xc2\xb7 queued 0" not in shown or b"ready \xc2\xb7 engine 0 ready" not in shown:
+    while b"Ready: http://127.0.0.1:" not in shown or b"ready \xc2\xb7 engine 0 ready" not in shown:
         shown += os.read(ours, 4096)
+    assert b"in flight 0 \xc2\xb7 queued 0" in shown
     os.kill(process.pid, signal.SIGINT)
     process.wait(30)
     os.close(ours)
     assert process.returncode == 0
-    assert b"Ready: http://127.0.0.1:" in shown
 
 
 def test_external_servers_are_watched_not_started(tmp_path: Path) -> None:
