@@ -41,6 +41,15 @@ def scan_chunks(data: bytes, start: int = 0) -> tuple[int, bool, int]:
     return position, False, 0
 
 
+def is_one_chunk(data: bytes) -> bool:
+    """Whether ``data`` is one whole chunk and not the last: how engines send an event, so this is tried first."""
+    found = _SIZE(data)
+    if found is None:
+        return False
+    size = int(found[1], 16)
+    return size > 0 and found.end() + size + 2 == len(data) and data.endswith(b"\r\n")
+
+
 def skip_trailers(data: bytes, position: int) -> int:
     """The offset after the trailer section that begins at ``position``; -1: it is not complete."""
     begin = position

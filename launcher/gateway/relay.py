@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from launcher.gateway.answers import EventChanger, change_whole
@@ -128,6 +129,13 @@ class Exchange(Ticket):
             self._unsent = b"\r\n".join(lines)
         else:
             self.client.transport.write(b"\r\n".join(lines))
+
+    @property
+    def sink(self) -> Callable[[bytes], None]:
+        """Where bytes that pass as they came go; a slow client is no reason to wait, client_full() sees to that."""
+        if self._unsent:
+            self._write(b"")
+        return self.client.transport.write
 
     def _write(self, data: bytes) -> None:
         if self._unsent:

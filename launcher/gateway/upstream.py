@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
-from launcher.gateway.framing import ChunkDecoder, FramingError, scan_chunks
+from launcher.gateway.framing import ChunkDecoder, FramingError, is_one_chunk, scan_chunks
 from launcher.gateway.heads import ResponseHead, parse_response_head
 from launcher.gateway.replicas import Replica
 from launcher.gateway.sockets import connect
@@ -27,7 +27,16 @@ class Reading(Enum):
 
 
 class Receiver(Protocol):
-    """Whoever an answer is for. After on_end or on_lost the connection is no longer its own."""
+    """Whoever an answer is for. After on_end or on_lost the connection is no longer its own.
+
+    Bytes that pass as they came go straight to ``sink`` once the first have been given to on_bytes; how many those
+    were is added to ``bytes_out`` at the end.
+    """
+
+    bytes_out: int
+
+    @property
+    def sink(self) -> Callable[[bytes], None]: ...
 
     def on_head(self, head: ResponseHead, more: bool) -> Reading: ...
     def on_bytes(self, data: bytes) -> None: ...
@@ -46,8 +55,10 @@ class EngineConnection(asyncio.Protocol):
         "_left",
         "_needed",
         "_now",
+        "_passed",
         "_paused",
         "_pool",
+        "_sink",
         "address",
         "idle_since",
         "receiver",
@@ -68,6 +79,8 @@ class EngineConnection(asyncio.Protocol):
         self._needed = 0  # how long it will be; 0: not known
         self._body: Callable[[bytes], None] | None = None  # None: in the head
         self._left = 0
+        self._sink: Callable[[bytes], None] | None = None
+        self._passed = 0  # bytes that went into the sink
         self._keep = False
         self._paused = False
         self._decoder: ChunkDecoder | None = None
@@ -94,8 +107,16 @@ class EngineConnection(asyncio.Protocol):
 
     def leave(self) -> None:
         """The receiver wants no more: the connection is closed at once, so that the engine aborts its work."""
-        self.receiver = None
+        self._take_receiver()
         self.transport.abort()
+
+    def _take_receiver(self) -> Receiver | None:
+        """The receiver, who is no longer told anything; it learns how many bytes went past it."""
+        receiver, self.receiver, self._sink = self.receiver, None, None
+        if receiver is not None:
+            receiver.bytes_out += self._passed
+        self._passed = 0
+        return receiver
 
     # What the transport tells.
 
@@ -116,14 +137,14 @@ class EngineConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
-        receiver, self.receiver = self.receiver, None
+        receiver, body, self._body = self._take_receiver(), self._body, None
         if receiver is None:
             return
-        if self._body is not None and self._body == self._until_close and exc is None:
+        if body is not None and body == self._until_close and exc is None:
             receiver.on_end()
         else:
             why = "reset the connection" if exc is not None else "closed the connection"
-            receiver.on_lost(f"The engine {why}", self._body is not None or bool(self._held))
+            receiver.on_lost(f"The engine {why}", body is not None or bool(self._held))
 
     # The head.
 
@@ -159,30 +180,35 @@ class EngineConnection(asyncio.Protocol):
         reading = receiver.on_head(head, bool(data))  # what comes with the head can be written with it
         if reading is Reading.NOTHING or (head.content_length == 0 and not head.chunked):
             self._end(not data)
-        elif head.chunked:
+            return
+        if head.chunked:
             self._decoder = ChunkDecoder() if reading is Reading.PAYLOAD else None
             self._body = self._chunks if self._decoder is None else self._decoded
-            if data:
-                self._body(data)
         elif head.content_length is not None:
-            if head.content_length == len(data):
-                receiver.on_bytes(data)
-                self._end(True)
-                return
             self._left, self._body = head.content_length, self._counted
-            if data:
-                self._counted(data)
         else:
             self._keep = False
-            if data:
-                self._until_close(data)
+        if data:
+            self._body(data)
+        if reading is Reading.AS_IT_CAME and self.receiver is receiver:
+            self._sink = receiver.sink
 
     # The body, in its four framings.
 
+    def _pass(self, data: bytes) -> None:
+        if self._sink is not None:
+            self._passed += len(data)
+            self._sink(data)
+        elif self.receiver is not None:
+            self.receiver.on_bytes(data)
+
     def _chunks(self, data: bytes) -> None:
         """Passes whole chunks on as they came, so that a stream which breaks can still be ended properly."""
-        receiver = self.receiver
-        if receiver is None:
+        if self._sink is not None and not self._held and is_one_chunk(data):  # what nearly every piece is
+            self._passed += len(data)
+            self._sink(data)
+            return
+        if self.receiver is None:
             return
         if self._held:
             self._held += data
@@ -195,10 +221,8 @@ class EngineConnection(asyncio.Protocol):
         except FramingError as error:
             self._fail(f"The engine's answer is malformed: {error}")
             return
-        if boundary == len(data):
-            receiver.on_bytes(data)
-        elif boundary:
-            receiver.on_bytes(data[:boundary])
+        if boundary:
+            self._pass(data[:boundary])  # all of it, without a copy, where the boundary is at the end
         if is_end:
             self._end(boundary == len(data))
         elif boundary < len(data):
@@ -207,14 +231,10 @@ class EngineConnection(asyncio.Protocol):
                 self._fail("The engine sent a chunk that is too large")
 
     def _counted(self, data: bytes) -> None:
-        if self.receiver is None:
-            return
         left = self._left - len(data)
-        if left > 0:
-            self._left = left
-            self.receiver.on_bytes(data)
-        else:
-            self.receiver.on_bytes(data if left == 0 else data[:left])
+        self._left = left
+        self._pass(data if left >= 0 else data[:left])
+        if left <= 0:
             self._end(left == 0)
 
     def _decoded(self, data: bytes) -> None:
@@ -232,12 +252,11 @@ class EngineConnection(asyncio.Protocol):
             self._end(not decoder.rest)
 
     def _until_close(self, data: bytes) -> None:
-        if self.receiver is not None:
-            self.receiver.on_bytes(data)
+        self._pass(data)
 
     def _end(self, clean: bool) -> None:
         """The answer is complete. The connection goes back to the pool first: the next request may want it at once."""
-        receiver, self.receiver = self.receiver, None
+        receiver = self._take_receiver()
         self._body, self._decoder = None, None
         self._held.clear()
         if clean and self._keep and not self.transport.get_write_buffer_size():
@@ -249,7 +268,7 @@ class EngineConnection(asyncio.Protocol):
             receiver.on_end()
 
     def _fail(self, reason: str) -> None:
-        receiver, self.receiver = self.receiver, None
+        receiver = self._take_receiver()
         self.transport.abort()
         if receiver is not None:
             receiver.on_lost(reason, True)

@@ -157,6 +157,7 @@ class VllmHost:
             port=free_port(),
             model_path=self._prepared.model_path,
             build=self._prepared.build,
+            text_only=self._prepared.plan.is_text_only,
             base_dir=self._loaded.base_dir,
         )
 

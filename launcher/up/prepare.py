@@ -11,6 +11,7 @@ from launcher.engine.weights import planned_model_path, prepare_model
 from launcher.errors import PreconditionError
 from launcher.plan.plan import Plan, make_plan
 from launcher.probe.gpus import Gpu, find_gpus
+from launcher.probe.main_memory import main_memory
 from launcher.probe.model_files import read_model_facts
 from launcher.probe.vllm_build import VllmBuild, check_arguments, engine_python, find_vllm
 from launcher.profile.load import LoadedProfile
@@ -30,7 +31,8 @@ class Prepared:
 
 def make_checked_plan(loaded: LoadedProfile, *, force: bool) -> Plan:
     """The plan. Raises PreconditionError when it does not fit, unless ``force``."""
-    plan = make_plan(loaded.profile, read_model_facts(loaded.profile, loaded.base_dir))
+    facts = read_model_facts(loaded.profile, loaded.base_dir)
+    plan = make_plan(loaded.profile, facts, machine_memory=main_memory())
     if plan.verdict == "does_not_fit" and not force:
         faults = [finding for finding in plan.findings if finding.severity == "error"]
         lines = [
@@ -113,6 +115,7 @@ def check_engine_arguments(loaded: LoadedProfile, plan: Plan, build: VllmBuild) 
         model_path=planned_model_path(loaded.profile, loaded.base_dir),
         build=build,
         base_dir=loaded.base_dir,
+        text_only=plan.is_text_only,
     )
     faults = check_arguments(build, command.argv)
     if faults:

@@ -171,9 +171,7 @@ class Connection(asyncio.Protocol):
             return
         raise Gone
 
-    async def respond(
-        self, status: int, body: bytes, kind: str = "application/json", head_only: bool = False
-    ) -> None:
+    async def respond(self, status: int, body: bytes, kind: str = "application/json", head_only: bool = False) -> None:
         head = f"HTTP/1.1 {status} {REASONS.get(status, 'Fake')}\r\ndate: Sat, 21 Nov 2026 00:00:00 GMT\r\nserver: uvicorn\r\n"
         head += f"content-length: {len(body)}\r\ncontent-type: {kind}\r\n\r\n"
         await self.write(head.encode() + (b"" if head_only else body))

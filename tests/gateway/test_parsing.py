@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.gateway.framing import ChunkDecoder, FramingError, scan_chunks
+from launcher.gateway.framing import ChunkDecoder, FramingError, is_one_chunk, scan_chunks
 from launcher.gateway.heads import (
     MEMORY_LINES,
     RequestHead,
@@ -223,3 +223,12 @@ def test_parsing_time_is_linear_in_the_head() -> None:
     for filler in (b"a" * 60_000, b":" * 60_000, b" " * 60_000, b"\t:" * 30_000):
         with pytest.raises(Refused):
             parse_request_head(b"GET / HTTP/1.1\r\nHost: g\r\n" + filler + b"\x00\r\n")
+
+
+@given(payloads, extensions, st.binary(max_size=6))
+def test_one_chunk_is_what_the_scanner_calls_one(pieces: list[bytes], extension: bytes, noise: bytes) -> None:
+    chunks = [b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces]
+    for data in (*chunks, b"".join(chunks), b"".join(chunks) + b"0\r\n\r\n", b"".join(chunks) + noise, noise):
+        if is_one_chunk(data):
+            assert scan_chunks(data) == (len(data), False, 0)
+    assert all(map(is_one_chunk, chunks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +22,23 @@ GLM = {"id": "zai-org/GLM-4.6V-Flash"}
 
 
 def command(
-    profile: Profile, build: VllmBuild, *, gpus: tuple[int, ...] = (), outer: str | None = None
+    profile: Profile,
+    build: VllmBuild,
+    *,
+    gpus: tuple[int, ...] = (),
+    outer: str | None = None,
+    text_only: bool = False,
 ) -> EngineCommand:
     environ = {} if outer is None else {"CUDA_VISIBLE_DEVICES": outer}
-    return engine_command(profile, Placement(0, gpus), port=8101, model_path="/models/m", build=build, environ=environ)
+    place = Placement(0, gpus)
+    return engine_command(
+        profile, place, port=8101, model_path="/models/m", build=build, environ=environ, text_only=text_only
+    )
 
 
 def test_the_default_cpu_profile(make_profile: MakeProfile, make_build: MakeBuild) -> None:
     profile = make_profile(engine={"compile": "eager"}, model={"packaged": "smollm2-135m-instruct", "dtype": "float32"})
-    made = command(profile, make_build())
+    made = command(profile, make_build(), text_only=True)
     assert list(made.argv) == [
         *("/venv/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", "/models/m"),
         *("--host", "127.0.0.1", "--port", "8101", "--disable-access-log-for-endpoints", "/health,/metrics"),
@@ -67,7 +76,7 @@ def test_autoglm_on_two_cards(make_profile: MakeProfile, make_build: MakeBuild) 
     for part in (
         "--served-model-name zai-org/GLM-4.6V-Flash",
         "--max-model-len 8192",
-        '--limit-mm-per-prompt {"image":10}',
+        '--limit-mm-per-prompt {"image":10,"video":0}',
         "--chat-template-content-format string",
         "--tensor-parallel-size 2",
         "--max-num-batched-tokens 4096",
@@ -80,8 +89,37 @@ def test_autoglm_on_two_cards(make_profile: MakeProfile, make_build: MakeBuild) 
     assert "VLLM_CPU_KVCACHE_SPACE" not in made.env
 
 
+@pytest.mark.parametrize(
+    ("model", "extra", "written"),
+    [
+        ({}, [], ['--limit-mm-per-prompt {"video":0}']),
+        ({"images_per_prompt": 2, "videos_per_prompt": 1}, [], ['--limit-mm-per-prompt {"image":2,"video":1}']),
+        ({"images_per_prompt": 0, "videos_per_prompt": 1}, [], ['--limit-mm-per-prompt {"image":0,"video":1}']),
+        ({"images_per_prompt": 0}, [], ["--language-model-only"]),
+        ({}, ["--limit-mm-per-prompt", '{"image":1}'], ['--limit-mm-per-prompt {"image":1}']),
+        ({}, ["--language-model-only"], ["--language-model-only"]),
+    ],
+)
+def test_limits_on_images_and_videos(
+    make_profile: MakeProfile, make_build: MakeBuild, model: dict[str, int], extra: list[str], written: list[str]
+) -> None:
+    profile = make_profile(device="cuda", model=GLM | model, engine={"extra_args": extra})
+    line = " ".join(command(profile, make_build("0.33.0", "vllm"), gpus=(0,)).argv)
+    assert re.findall(r"--(?:limit-mm-per-prompt \S+|language-model-only)", line) == written
+
+
+@pytest.mark.parametrize("extra", [["--limit-mm-per-prompt", '{"image":1}'], ["--language-model-only"]])
+def test_limits_in_extra_args_beside_the_keys_are_refused(
+    make_profile: MakeProfile, make_build: MakeBuild, extra: list[str]
+) -> None:
+    profile = make_profile(device="cuda", model=GLM | {"images_per_prompt": 2}, engine={"extra_args": extra})
+    with pytest.raises(ProfileError) as caught:
+        command(profile, make_build("0.33.0", "vllm"), gpus=(0,))
+    assert "clashes with model.images_per_prompt" in caught.value.message
+
+
 def test_nothing_is_written_for_what_the_profile_leaves_open(make_profile: MakeProfile, make_build: MakeBuild) -> None:
-    made = command(make_profile(device="cuda", model=GLM), make_build("0.33.0", "vllm"), gpus=(0,))
+    made = command(make_profile(device="cuda", model=GLM), make_build("0.33.0", "vllm"), gpus=(0,), text_only=True)
     assert [item for item in made.arguments if item.startswith("--")] == [
         *("--host", "--port", "--disable-access-log-for-endpoints", "--served-model-name", "--shutdown-timeout"),
     ]

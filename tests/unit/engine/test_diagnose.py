@@ -256,6 +256,13 @@ SOURCE: list[tuple[str, str, str, str, list[str]]] = [
         [],
     ),
     (
+        "compile-cache",  # a start of 0.24 on an H200, with limits of 0 after starts with images
+        "(EngineCore pid=4363) AttributeError: 'NoneType' object has no attribute 'size'",
+        "took compiled code that was made for this model with images, or without",
+        "model.images_per_prompt: 0 rather than in engine.extra_args, and delete torch_compile_cache",
+        [LOADED],
+    ),
+    (
         "sampler-memory",  # v1/worker/gpu_model_runner.py:5991
         "RuntimeError: CUDA out of memory occurred when warming up sampler with 256 dummy requests. Please try lowering",
         "while the sampler was warmed up with 256 sequences",

@@ -225,8 +225,8 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], ModelFact
         {},
         {},
         None,
-        "warning model.quantization: bitsandbytes left vLLM in 0.28: from there on it needs the package vllm-bnb-plugin "
-        "beside vllm. → Install vllm-bnb-plugin next to vllm, or use a checkpoint quantised with awq or gptq.",
+        "note model.quantization: bitsandbytes left vLLM in 0.28: from there on it is in the package vllm-bnb-plugin, which "
+        "`make up` installs for this profile. → ",
     ),
     (
         "no-fp8-arithmetic",

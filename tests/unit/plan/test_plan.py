@@ -129,6 +129,36 @@ def test_cpu_without_a_stated_memory_cannot_be_told() -> None:
     assert "hardware.memory does not say what there is" in plan.summary
 
 
+def test_cpu_without_a_stated_memory_counts_with_the_machine() -> None:
+    facts = shipped_facts("smollm2-135m-instruct")
+    plan = make_plan(cpu_profile(), facts, machine_memory=16 * GIB)
+    assert plan.verdict == "fits"
+    assert ", this machine has 16.00 GiB; " in plan.summary
+    stated = make_plan(cpu_profile(memory="8GiB"), facts, machine_memory=16 * GIB)
+    assert ", hardware.memory is 8.00 GiB; " in stated.summary
+    small = make_plan(cpu_profile(), facts, machine_memory=GIB)
+    assert small.verdict == "does_not_fit"
+    assert said(small, "main-memory").endswith(
+        "but this machine has 1.00 GiB. → Lower engine.kv_cache_memory or engine.replicas."
+    )
+
+
+def test_video_for_models_without_arithmetic_or_without_video() -> None:
+    text = plan_of({"videos_per_prompt": 2}, facts=llama())
+    assert said(text, "no-video") == (
+        "warning model.videos_per_prompt: 2, but LlamaForCausalLM takes no video. → Set model.videos_per_prompt to 0."
+    )
+    assert text.is_text_only
+    assert not plan_of().is_text_only
+
+
+def test_cards_that_talk_hold_memory_before_vllm_looks() -> None:
+    """0.99 of an H200 is free for one card; with NCCL's buffers it is not."""
+    engine = {"gpu_memory_utilization": 0.99, "tensor_parallel": 2}
+    assert "utilization-above-free" not in codes(plan_of({}, {"gpus": 2}, {"gpu_memory_utilization": 0.99}))
+    assert "utilization-above-free" in codes(plan_of({}, {"gpus": 2}, engine))
+
+
 def test_cpu_that_lacks_main_memory() -> None:
     plan = make_plan(cpu_profile(memory="2GiB"), shipped_facts("smollm2-135m-instruct"))
     assert plan.verdict == "does_not_fit"
@@ -224,6 +254,6 @@ def test_float32_on_a_cpu_is_only_noted() -> None:
     model = profile.model.model_copy(update={"dtype": "float32"})
     plan = make_plan(profile.model_copy(update={"model": model}), shipped_facts("smollm2-135m-instruct"))
     assert said(plan, "dtype-disagrees") == (
-        "note model.dtype: float32, but the checkpoint is bfloat16: weights take 0.50 GiB instead of 0.25 GiB, and gain no "
-        "precision. → "
+        "note model.dtype: float32, but the checkpoint is bfloat16: weights take 0.50 GiB instead of 0.25 GiB, and sums keep "
+        "their precision. → "
     )

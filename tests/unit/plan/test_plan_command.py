@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from launcher.cli.plan import without_secrets
+
 ROOT = Path(__file__).parents[3]
 FORBIDDEN = ("torch", "vllm", "transformers", "huggingface_hub", "httpx", "rich", "pynvml", "numpy")
 
@@ -140,3 +142,65 @@ def test_the_help_has_an_example() -> None:
     result = launcher("plan", "--help")
     assert "Example: launcher plan profiles/2x4090.yaml" in result.stdout
     assert "Exits with 0" in result.stdout
+
+
+def test_a_mapping_is_shown_by_its_members_and_secrets_are_not_shown() -> None:
+    env = ("--set", "engine.env.HF_TOKEN=hf_abc", "--set", "engine.env.TOKENIZERS_PARALLELISM=false")
+    result = launcher("plan", "profiles/2x4090.yaml", *env)
+    keys = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("engine.env")]
+    assert keys == ["engine.env.NCCL_P2P_DISABLE", "engine.env.HF_TOKEN", "engine.env.TOKENIZERS_PARALLELISM"]
+    assert "hf_abc" not in result.stdout
+    assert "'HF_TOKEN=(hidden)'" in result.stdout
+    assert "TOKENIZERS_PARALLELISM=false" in result.stdout
+    data = planned("profiles/2x4090.yaml", *env)
+    assert "hf_abc" not in json.dumps(data)
+    assert data["settings"]["engine.env.HF_TOKEN"]["value"] == "(hidden)"
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("HF_TOKEN", True),
+        ("AWS_SECRET_ACCESS_KEY", True),
+        ("OPENAI_API_KEYS", True),
+        ("DBPASSWORD", True),
+        ("my_token_file", True),
+        ("TOKENIZERS_PARALLELISM", False),
+        ("VLLM_MAX_TOKENS", False),
+        ("NCCL_P2P_DISABLE", False),
+    ],
+)
+def test_which_names_are_secret(name: str, hidden: bool) -> None:
+    assert without_secrets({name: "x"}) == {name: "(hidden)" if hidden else "x"}
+    assert without_secrets({name: ""}) == {name: ""}
+
+
+@pytest.mark.parametrize("profile", ["profiles/1x3060.yaml", "profiles/1x4090.yaml"])
+def test_4_bits_fit_and_the_plug_in_is_a_note(profile: str) -> None:
+    result = launcher("plan", profile)
+    assert result.returncode == 0
+    assert result.stdout.startswith("Fits: ")
+    assert "cannot be started" not in result.stdout
+    assert "note: bitsandbytes left vLLM in 0.28" in result.stdout
+
+
+def test_a_text_model_gets_no_limits_on_images() -> None:
+    data = planned("profiles/cpu-smollm2.yaml")
+    assert "--limit-mm-per-prompt" not in data["commands"][0]["argv"]
+
+
+def test_the_machines_memory_is_counted_with_where_the_profile_gives_none(tmp_path: Path) -> None:
+    text = (ROOT / "profiles/cpu-smollm2.yaml").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("  memory: "))
+    path = tmp_path / "cpu.yaml"
+    path.write_text(text.replace(line + "\n", ""))
+    assert ", this machine has " in planned(str(path))["summary"]
+
+
+def test_a_chat_template_is_relative_to_the_profile(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("{{ messages }}")
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "version: 1\nname: p\nmodel:\n  id: zai-org/GLM-4.6V-Flash\n  chat_template: t.jinja\nhardware:\n  gpu: H200\n"
+    )
+    assert str(tmp_path / "t.jinja") in planned(str(path))["commands"][0]["argv"]
