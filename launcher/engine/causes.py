@@ -226,6 +226,16 @@ CAUSES: tuple[Cause, ...] = tuple(
             ),
         ),
         (
+            "compile-cache",
+            r"AttributeError: 'NoneType' object has no attribute 'size'",
+            fixed(
+                "vLLM most likely took compiled code that was made for this model with images, or without: its cache does not "
+                "tell limits of 0 apart",
+                "Turn images off with model.images_per_prompt: 0 rather than in engine.extra_args, and delete torch_compile_cache "
+                "in vLLM's cache folder (~/.cache/vllm).",
+            ),
+        ),
+        (
             "heads",
             r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size \((?P<tp>\d+)\)",
             fixed(

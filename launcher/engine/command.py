@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.engine.extra_args import env_faults, extra_faults, extra_notes
+from launcher.engine.extra_args import env_faults, extra_faults, extra_notes, full_name
 from launcher.engine.flags import ENV_SPANS, NEWEST, OLDEST, PLUGIN_OF, TABLE, FlagRow, value_of, why_unknown
 from launcher.errors import PreconditionError, ProfileError
 from launcher.plan.placement import Placement
+from launcher.probe.arguments import groups
 from launcher.probe.vllm_build import VllmBuild
 from launcher.profile.model import Profile, VllmEngine
 from launcher.profile.units import GIB
@@ -53,17 +54,19 @@ def engine_command(
     build: VllmBuild,
     base_dir: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    text_only: bool = False,
 ) -> EngineCommand:
     """The command for ``placement`` on ``port``, with the model in the folder ``model_path``.
 
     ``base_dir`` (default: the working directory) is the folder of the profile's file, where relative paths start.
     ``environ`` (default: our own) is read for CUDA_VISIBLE_DEVICES only: cards are counted within it, as CUDA does.
+    ``text_only``: the model is known to take text alone, so no limits on images and videos are written.
     Raises ProfileError for extra_args or env that cannot be, PreconditionError for what ``build`` does not know.
     """
     engine = profile.engine
     if not isinstance(engine, VllmEngine):
         raise ProfileError("engine.kind is external: there is nothing to start", "Use its urls as they are.")
-    values = _values(profile, Path(model_path), base_dir or Path.cwd())
+    values = _values(profile, Path(model_path), base_dir or Path.cwd(), text_only)
     _refuse_unknown(profile, build, values)
     keys_set = [row.key for row, _ in values]
     if faults := [*extra_faults(engine, keys_set), *env_faults(engine)]:
@@ -104,7 +107,7 @@ def _program(build: VllmBuild, model_path: str) -> list[str]:
     return [build.python, "-m", "vllm.entrypoints.openai.api_server", "--model", model_path]
 
 
-def _values(profile: Profile, model: Path, base_dir: Path) -> list[tuple[FlagRow, Any]]:
+def _values(profile: Profile, model: Path, base_dir: Path, text_only: bool) -> list[tuple[FlagRow, Any]]:
     """The rows of the table that the profile sets, with their values."""
     values = []
     for row in TABLE:
@@ -113,11 +116,28 @@ def _values(profile: Profile, model: Path, base_dir: Path) -> list[tuple[FlagRow
             value = profile.model.public_name
         elif row.key == "model.image_longest_edge" and value is not None:
             value = processor_kwargs(model, value)
+        elif row.key == "model.images_per_prompt":
+            value = None if text_only else media_limits(profile)
         elif row.key == "model.chat_template" and value is not None:
             value = _template_path(base_dir, value)
         if value not in row.unset:
             values.append((row, value))
     return values
+
+
+def media_limits(profile: Profile) -> dict[str, int] | None:
+    """--limit-mm-per-prompt: always with videos, for which vLLM would else reserve memory; with images where given.
+
+    None where the profile gives neither key and engine.extra_args says it already.
+    """
+    model = profile.model
+    assert isinstance(profile.engine, VllmEngine)
+    if model.images_per_prompt is None and "videos_per_prompt" not in model.model_fields_set:
+        written = {full_name(group) for group in groups(profile.engine.extra_args)}
+        if written & {"--limit-mm-per-prompt", "--language-model-only"}:
+            return None
+    images = {} if model.images_per_prompt is None else {"image": model.images_per_prompt}
+    return {**images, "video": model.videos_per_prompt}
 
 
 def _template_path(base_dir: Path, named: str) -> str:

@@ -11,6 +11,7 @@ from launcher.profile.model import VllmEngine
 # Further flags that a key of ours writes or replaces, beside the one in its row.
 _KEY_OF = {row.flag: row.key for row in TABLE} | {
     "--enforce-eager": "engine.compile",
+    "--language-model-only": "model.images_per_prompt",
     "--enable-auto-tool-choice": "model.tool_parser",
     "--kv-cache-memory": "engine.kv_cache_memory",
 }

@@ -65,8 +65,13 @@ def as_parser(flag: str, value: Any) -> list[str]:
     return [flag, str(value), "--enable-auto-tool-choice"]
 
 
-def as_image_limit(flag: str, value: Any) -> list[str]:
-    return as_json(flag, {"image": value})
+def as_media_limits(flag: str, value: Any) -> list[str]:
+    """No images and no videos: the vision encoder is not loaded. vLLM calls --language-model-only the same as limits of
+    0, but only the former is in the key of its compile cache: with the latter a start may load what a start with images
+    has compiled, and dies (vllm-project/vllm issue 50891; seen with 0.24, and 0.32's source has the same key)."""
+    if value == {"image": 0, "video": 0}:
+        return ["--language-model-only"]
+    return as_json(flag, value)
 
 
 def as_compile(flag: str, value: Any) -> list[str]:
@@ -91,7 +96,7 @@ TABLE: tuple[FlagRow, ...] = (
     FlagRow("model.template.content_format", "--chat-template-content-format", as_value, unset=("auto",)),
     FlagRow("model.reasoning_parser", "--reasoning-parser", as_value),
     FlagRow("model.tool_parser", "--tool-call-parser", as_parser),
-    FlagRow("model.images_per_prompt", "--limit-mm-per-prompt", as_image_limit),
+    FlagRow("model.images_per_prompt", "--limit-mm-per-prompt", as_media_limits),  # see command.media_limits
     FlagRow("model.image_longest_edge", "--mm-processor-kwargs", as_json),  # the value: see command.processor_kwargs
     FlagRow("engine.tensor_parallel", "--tensor-parallel-size", as_value, unset=(1,)),
     FlagRow("engine.pipeline_parallel", "--pipeline-parallel-size", as_value, unset=(1,)),
@@ -112,6 +117,7 @@ HANDLED_ELSEWHERE: dict[str, str] = {
     "model.revision": "used by the download in weights.py",
     "model.path": "the model argument itself",
     "model.packaged": "turned into a folder by weights.py; vLLM gets that",
+    "model.videos_per_prompt": "written together with model.images_per_prompt",
     "model.template.image_first": "done in the gateway, which orders the parts of a message",
     "model.template.strip": "done in the gateway, which takes the residue out of answers",
     "engine.kind": "tells vllm from external",
@@ -132,7 +138,7 @@ VALUES: dict[tuple[str, str], Span | None] = {
 # Plug-ins that bring a value to every release.
 PLUGIN_OF: dict[str, str] = {"bitsandbytes": "vllm-bnb-plugin", "gguf": "vllm-gguf-plugin"}
 INSTEAD: dict[str, str] = {
-    "bitsandbytes": "Install the plug-in beside vLLM (pip install vllm-bnb-plugin), or take an AWQ or GPTQ checkpoint.",
+    "bitsandbytes": "Install the plug-in beside vLLM (`make up` does; by hand: pip install vllm-bnb-plugin), or take an AWQ or GPTQ copy.",
     "gguf": "Leave the key out: the launcher turns a .gguf file into a model folder itself (model.path: file.gguf).",
 }
 

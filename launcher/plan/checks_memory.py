@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 from launcher.plan.checks_model import has_argument
 from launcher.plan.finding import Case, Finding, Findings
-from launcher.plan.known_gpus import find_card
+from launcher.plan.measured import has_peer_to_peer
+from launcher.plan.profiled_media import profiled_media
 from launcher.profile.units import MIB, format_gib
 
-# What is gone before vLLM measures: the CUDA context. vLLM stops when less than it asks for is free. Starts in public
-# issue threads show 0.23 GiB (a 16 GB card) to 0.60 GiB (H200) between 'free' and 'total' on an otherwise empty card.
-CONTEXT = 500 * MIB
 REMEDIES = 2
 ENOUGH_KV = 0.5  # replicas are advised where they keep this share of the KV cache
 
@@ -53,7 +51,7 @@ def _check_free(case: Case) -> Findings:
     budget = case.tightest
     if budget.visible is None or budget.requested is None:
         return
-    free = budget.visible - CONTEXT
+    free = budget.visible - budget.held  # vLLM stops when less than it asks for is free
     if budget.requested <= free:
         return
     if case.engine.kv_cache_memory is not None:
@@ -87,10 +85,18 @@ def _check_main_memory(case: Case) -> Findings:
         "error",
         "main-memory",
         "hardware.memory",
-        f"{case.engine.replicas} × {format_gib(budget.requested)} of main memory are needed, but hardware.memory is "
-        f"{format_gib(budget.visible * case.engine.replicas)}.",
-        "Lower engine.kv_cache_memory or engine.replicas, or raise hardware.memory if the machine has more.",
+        f"{case.engine.replicas} × {format_gib(budget.requested)} of main memory are needed, but {_main_memory(case)}.",
+        "Lower engine.kv_cache_memory or engine.replicas"
+        + (", or raise hardware.memory if the machine has more." if case.profile.hardware.memory else "."),
     )
+
+
+def _main_memory(case: Case) -> str:
+    memory = case.profile.hardware.memory
+    if memory is not None:
+        return f"hardware.memory is {format_gib(memory)}"
+    assert case.machine_memory is not None
+    return f"this machine has {format_gib(case.machine_memory)}"
 
 
 def _changes(case: Case) -> Iterator[tuple[str, Case]]:
@@ -101,6 +107,8 @@ def _changes(case: Case) -> Iterator[tuple[str, Case]]:
         yield f"model.max_len to {longest}", case.changed(model={"max_len": longest})
     if device == "cpu":
         return
+    if settings.videos_per_prompt:
+        yield "model.videos_per_prompt to 0", case.changed(model={"videos_per_prompt": 0})
     if settings.max_num_seqs > 64:
         yield "engine.max_num_seqs to 64", case.changed(engine={"max_num_seqs": 64})
     if settings.max_num_batched_tokens > 2048:
@@ -150,12 +158,40 @@ def check_sampler(case: Case) -> Findings:
     )
 
 
+def check_video(case: Case) -> Findings:
+    """A video may be the largest thing that vLLM reserves memory for."""
+    asked, settings, rule = case.profile.model.videos_per_prompt, case.settings, case.shape.image
+    key = "model.videos_per_prompt"
+    if asked and not settings.videos_per_prompt:
+        message = f"{asked}, but {case.shape.architecture or 'the model'} takes no video."
+        yield Finding("warning", "no-video", key, message, f"Set {key} to 0.")
+    if not settings.videos_per_prompt:
+        return
+    if rule is None or rule.family != "glm4v":
+        message = f"what a video takes is not known for {case.shape.architecture}: the memory that vLLM reserves for it is left out."
+        yield Finding("warning", "video-unknown", key, message, f"Set {key} to 0 where no video is sent.")
+        return
+    without = case.changed(model={"videos_per_prompt": 0})
+    freed = without.tightest.kv - case.tightest.kv
+    if case.engine.kv_cache_memory is not None:
+        freed = case.tightest.before_kv - without.tightest.before_kv
+    if freed <= 0:
+        return
+    media = profiled_media(case.shape, settings, case.profile.model.image_longest_edge)
+    yield Finding(
+        "warning",
+        "video-memory",
+        key,
+        f"vLLM reserves memory for the longest video, {media.tokens} tokens: {format_gib(freed)} a card that the KV cache does "
+        "not get (an estimate).",
+        f"Set {key} to 0 where no video is sent.",
+    )
+
+
 def check_peer_to_peer(case: Case) -> Findings:
     """Cards that cannot reach each other's memory hang in NCCL or in vLLM's own all-reduce when told that they can."""
     hardware, tensor = case.profile.hardware, case.settings.tensor_parallel
-    card = find_card(hardware.gpu) if hardware.gpu else None
-    reach = hardware.peer_to_peer if hardware.peer_to_peer is not None else (card.peer_to_peer if card else None)
-    if tensor < 2 or hardware.device == "cpu" or reach is not False:
+    if tensor < 2 or hardware.device == "cpu" or has_peer_to_peer(case.profile) is not False:
         return
     missing = []
     if case.engine.env.get("NCCL_P2P_DISABLE") != "1":
@@ -207,4 +243,4 @@ def check_replicas(case: Case) -> Findings:
         return
 
 
-CHECKS = (check_memory, check_sampler, check_peer_to_peer, check_replicas)
+CHECKS = (check_memory, check_sampler, check_video, check_peer_to_peer, check_replicas)

@@ -7,6 +7,7 @@ import itertools
 from launcher.plan.finding import Case, Finding, Findings
 from launcher.plan.model_shape import GLM4V_9B
 from launcher.plan.placement import gpus_needed, why_not_placed
+from launcher.plan.profiled_media import profiled_media
 
 LONG_PROMPT_STEPS = 8
 
@@ -29,7 +30,7 @@ def check_cards(case: Case) -> Findings:
 def check_parallel(case: Case) -> Findings:
     """Tensor parallelism divides the heads of the language model and of the vision encoder."""
     tensor, shape = case.settings.tensor_parallel, case.shape
-    sees = shape.vision is not None and case.settings.images_per_prompt > 0
+    sees = shape.vision is not None and case.settings.sees
     data_parallel = has_argument(case, "--mm-encoder-tp-mode", "data")
     vision_heads = shape.vision.heads if shape.vision and sees and not data_parallel else shape.heads
     key = "engine.tensor_parallel"
@@ -122,7 +123,7 @@ def check_images(case: Case) -> Findings:
     if rule is None or settings.images_per_prompt == 0:
         return
     profiled, largest, batched = rule.profiled_tokens, rule.largest_tokens, settings.max_num_batched_tokens
-    cache = max(batched, profiled)
+    cache = max(batched, profiled, profiled_media(case.shape, settings, case.profile.model.image_longest_edge).budget)
     edge = min(batched, settings.max_len) * rule.factor**2 * rule.frames
     smaller = f"set model.image_longest_edge to {edge} so that images are scaled down to {edge // rule.factor**2 // rule.frames} tokens"
     if has_argument(case, "--disable-chunked-mm-input") and profiled > batched:

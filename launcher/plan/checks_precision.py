@@ -42,6 +42,8 @@ def check_precision(case: Case) -> Findings:
     asked, stored = case.profile.model.dtype, case.shape.checkpoint_dtype
     card, used = _card(case), compute_dtype(case.profile, case.shape)
     if asked != "auto" and stored in DTYPE_BYTES and asked != stored:
+        # bfloat16 on the CPU has rounded the two likeliest words of an answer to a tie; float32 is a sound choice there
+        is_meant = case.profile.hardware.device == "cpu" and asked == "float32"
         ratio = DTYPE_BYTES[asked] / DTYPE_BYTES[stored]
         as_stored = case.changed(model={"dtype": stored}).tightest.weights
         effect = {
@@ -49,10 +51,10 @@ def check_precision(case: Case) -> Findings:
             1.0: "each weight is converted while loading, and values outside its range are lost"
             if asked == "float16"
             else "each weight is converted while loading and loses precision",
-            2.0: f"weights take {format_gib(case.tightest.weights)} instead of {format_gib(as_stored)}, and gain no precision",
+            2.0: f"weights take {format_gib(case.tightest.weights)} instead of {format_gib(as_stored)}, and sums keep their precision"
+            if is_meant
+            else f"weights take {format_gib(case.tightest.weights)} instead of {format_gib(as_stored)}, and gain no precision",
         }[ratio]
-        # CPUs without bfloat16 arithmetic compute in float32 anyway, and its sums are steadier
-        is_meant = case.profile.hardware.device == "cpu" and asked == "float32"
         yield Finding(
             "note" if is_meant else "warning",
             "dtype-disagrees",
@@ -93,12 +95,18 @@ def check_quantization(case: Case) -> Findings:
             f"Leave {key} out: vLLM reads the method from the checkpoint.",
         )
     if "bitsandbytes" in (method, inside):
+        comes_along = method == "bitsandbytes"
         yield Finding(
-            "warning",
+            "note" if comes_along else "warning",
             "bitsandbytes-plugin",
             key,
-            "bitsandbytes left vLLM in 0.28: from there on it needs the package vllm-bnb-plugin beside vllm.",
-            "Install vllm-bnb-plugin next to vllm, or use a checkpoint quantised with awq or gptq.",
+            "bitsandbytes left vLLM in 0.28: from there on it is in the package vllm-bnb-plugin"
+            + (
+                ", which `make up` installs for this profile."
+                if comes_along
+                else ", which must be installed beside vllm."
+            ),
+            "" if comes_along else "pip install vllm-bnb-plugin, or use a checkpoint quantised with awq or gptq.",
         )
     if str(method or inside or "").startswith("fp8") and card and not card.has_fp8:
         capability = f"compute capability {card.capability[0]}.{card.capability[1]}"

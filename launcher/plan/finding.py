@@ -34,6 +34,7 @@ class Case:
     shape: ModelShape
     settings: Settings
     budgets: tuple[MemoryBudget, ...]
+    machine_memory: int | None = None  # for device: cpu, where hardware.memory is not given
 
     @property
     def engine(self) -> VllmEngine:
@@ -94,7 +95,7 @@ class Case:
         tightest = self.tightest
         fits = tightest.kv > 0 and self.request_bytes(self.settings.max_len) <= tightest.kv
         if tightest.visible is not None and tightest.requested is not None:
-            return fits and tightest.requested <= tightest.visible
+            return fits and tightest.requested <= tightest.visible - tightest.held
         return fits
 
     def changed(self, *, model: dict[str, Any] | None = None, engine: dict[str, Any] | None = None) -> Case:
@@ -105,20 +106,20 @@ class Case:
                 "engine": self.engine.model_copy(update=engine or {}),
             }
         )
-        return make_case(profile, self.facts)
+        return make_case(profile, self.facts, self.machine_memory)
 
 
-def make_case(profile: Profile, facts: ModelFacts) -> Case:
+def make_case(profile: Profile, facts: ModelFacts, machine_memory: int | None = None) -> Case:
     """All that follows from a profile and what is known of its model. Raises UnknownShape."""
     shape = shape_of(facts, profile)
     settings = resolve(profile, shape)
     budgets: Sequence[MemoryBudget]
     if profile.hardware.device == "cpu":
-        budgets = [cpu_budget(profile, shape, facts.weights, settings)]
+        budgets = [cpu_budget(profile, shape, facts.weights, settings, profile.hardware.memory or machine_memory)]
     else:
         stages = range(min(settings.pipeline_parallel, shape.layers))
         budgets = [card_budget(profile, shape, facts.weights, settings, stage) for stage in stages]
-    return Case(profile, facts, shape, settings, tuple(budgets))
+    return Case(profile, facts, shape, settings, tuple(budgets), machine_memory)
 
 
 Findings = Iterator[Finding]

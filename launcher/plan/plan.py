@@ -53,20 +53,29 @@ class Plan:
     image_tokens: tuple[ImageTokens, ...] = ()
 
     @property
+    def is_text_only(self) -> bool:
+        """Whether the model is known to have no vision encoder; False where nothing is known."""
+        return self.shape is not None and self.shape.vision is None
+
+    @property
     def errors(self) -> tuple[Finding, ...]:
         """What cannot work."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
 
-def make_plan(profile: Profile, facts: ModelFacts | None) -> Plan:
-    """The plan for a profile and what is known of its model (None: nothing)."""
+def make_plan(profile: Profile, facts: ModelFacts | None, *, machine_memory: int | None = None) -> Plan:
+    """The plan for a profile and what is known of its model (None: nothing).
+
+    ``machine_memory`` is this machine's main memory in bytes: what is counted with on device: cpu where hardware.memory
+    is not given.
+    """
     if isinstance(profile.engine, ExternalEngine):
         summary = f"Cannot tell: nothing is started here; {len(profile.engine.urls)} server(s) run already and are only watched."
         return Plan(profile, "unknown", summary, (), ())
     if facts is None:
         return _blind(profile, f"nothing is known of the model {profile.model.source}")
     try:
-        case = make_case(profile, facts)
+        case = make_case(profile, facts, machine_memory)
     except UnknownShape as error:
         return _blind(profile, str(error), facts)
     return _plan_of(case)
@@ -135,7 +144,10 @@ def _verdict(case: Case, findings: tuple[Finding, ...]) -> tuple[Verdict, str]:
         need = f"about {format_gib(case.tightest.requested)} of main memory a replica"
         if case.tightest.visible is None:
             return "unknown", f"Cannot tell: it takes {need}, and hardware.memory does not say what there is; {held}."
-        return "fits", f"Fits: {need}; {held}."
+        hardware = case.profile.hardware
+        of = "hardware.memory is" if hardware.memory else "this machine has"
+        there = f"{of} {format_gib(case.tightest.visible * case.engine.replicas)}"
+        return "fits", f"Fits: {need}, {there}; {held}."
     return "fits", f"Fits: {held}."
 
 

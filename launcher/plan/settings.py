@@ -22,11 +22,17 @@ class Settings:
     max_num_seqs: int
     utilization: float
     images_per_prompt: int
+    videos_per_prompt: int
     tensor_parallel: int
     pipeline_parallel: int
     chunked_prefill: bool
     has_graphs: bool
     defaults: tuple[str, ...]
+
+    @property
+    def sees(self) -> bool:
+        """Whether the vision encoder is built at all."""
+        return self.images_per_prompt > 0 or self.videos_per_prompt > 0
 
 
 def _batch_defaults(profile: Profile, ranks: int) -> tuple[int, int]:
@@ -72,6 +78,7 @@ def resolve(profile: Profile, shape: ModelShape) -> Settings:
         max_num_seqs=engine.max_num_seqs or sequences,
         utilization=engine.gpu_memory_utilization or UTILIZATION,
         images_per_prompt=images if shape.vision else 0,
+        videos_per_prompt=model.videos_per_prompt if shape.vision and shape.architecture not in GLM4V_9B else 0,
         tensor_parallel=engine.tensor_parallel,
         pipeline_parallel=engine.pipeline_parallel,
         chunked_prefill=chunked,

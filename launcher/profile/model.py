@@ -127,7 +127,11 @@ class ModelSection(Section):
     )
     images_per_prompt: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        description="Most images in one prompt (--limit-mm-per-prompt). 0 turns images off and frees the vision encoder's memory.",
+        description="Most images in one prompt (--limit-mm-per-prompt). 0 turns images off; with videos off too, the vision encoder is not loaded.",
+    )
+    videos_per_prompt: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Most videos in one prompt (--limit-mm-per-prompt). 0 turns video off, and vLLM reserves no memory for the longest one.",
     )
     image_longest_edge: Positive | None = Field(
         None,
