@@ -167,7 +167,7 @@ class VllmHost:
 
     def _engine_changed(self, engine: Engine) -> None:
         line = progress_line(engine, time.time() - self._started, len(self._supervisor.engines))
-        gist = re.sub(r"\d+ ?%|\d+/\d+", "", line)  # a share that grows is for the status line, not for a line each
+        gist = re.sub(r" ?(\d+ ?%|\d+/\d+)", "", line)  # a share that grows is for the status line, not for a line each
         moved = self._said.get(engine.spec.index) != gist
         self._said[engine.spec.index] = gist
         self._changed(line if moved else "")

@@ -44,7 +44,6 @@ def test_langchain_with_the_reports_extra_body(endpoint: Endpoint) -> None:
         base_url=f"{endpoint.url}/v1",
         api_key="none",
         model="smollm2",
-        temperature=0,
         max_tokens=32,
         streaming=True,
         extra_body=REPORT_EXTRA_BODY,

@@ -268,3 +268,80 @@ async def test_a_bug_of_ours_is_a_500(desk: Desk, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(desk.gateway, "handle", lambda connection, request: 1 / 0)
     answer = await desk.raw(OK)
     assert (answer.status, answer.error["reason"]) == (500, "internal_error")
+
+
+async def test_a_bug_frees_what_the_request_held(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it strikes: the client is told, the slot is free, who waits is served."""
+    async with gateway_to(engine.url, max_in_flight=1) as desk:
+        for place in BUGS:
+            with monkeypatch.context() as patch:
+                patch.setattr(place, lambda *args, **more: 1 / 0)
+                client = await desk.client()
+                await client.post(CHAT, chat(return_reasoning=True))
+                answer = await client.read()
+                assert (answer.status, answer.error["reason"]) == (500, "internal_error"), place
+                assert await client.at_end()
+            await desk.at_rest()
+            assert not [c for c in desk.gateway.connections if c.answering], place
+        assert (await desk.post(chat())).status == 200
+        assert (await desk.post(chat())).status == 200
+
+
+BUGS = (
+    "launcher.gateway.relay.engine_head",
+    "launcher.gateway.relay.Exchange.start",
+    "launcher.gateway.upstream.Pool.dial",
+    "launcher.gateway.relay.Exchange.on_head",
+    "launcher.gateway.relay.change_whole",
+)
+
+
+async def test_who_waits_is_started_although_another_one_cannot_be(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from launcher.gateway.relay import Exchange
+
+    await engine.set(hold_after=0)
+    start = Exchange.start
+
+    def start_unless_poisoned(self: Exchange, fresh: bool = False) -> None:
+        if b"poison" in self.request.body:
+            raise ZeroDivisionError
+        start(self, fresh)
+
+    monkeypatch.setattr(Exchange, "start", start_unless_poisoned)
+    async with gateway_to(engine.url, max_in_flight=1) as desk:
+        clients = [await desk.client() for _ in range(3)]
+        for number, (client, text) in enumerate(zip(clients, ("first", "poison", "third"), strict=True)):
+            await client.post(CHAT, chat(text))
+            await desk.until(lambda number=number: len(desk.gateway.active) == number + 1)
+        await engine.release(2)
+        assert [(await client.read()).status for client in clients] == [200, 500, 200]
+        await desk.at_rest()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [request_bytes("GET", "/nowhere"), request_bytes("DELETE", "/health"), request_bytes("POST", "/v1/models")],
+)
+async def test_a_pipelined_request_behind_a_refused_one_is_answered(desk: Desk, first: bytes) -> None:
+    client = await desk.client()
+    await client.send(first + OK + first + OK)
+    for status in (404 if b"nowhere" in first else 405, 200) * 2:
+        assert (await client.read()).status == status
+
+
+async def test_deeply_nested_json_is_the_engines_to_judge(desk: Desk, engine: FakeEngine) -> None:
+    body = b'{"enable_thinking": true, "messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    await desk.post(body)
+    assert (await engine.seen())["requests"][-1]["bytes"] == len(body)
+
+
+async def test_tiny_chunks_cost_no_more_memory_than_their_bytes(desk: Desk) -> None:
+    """A list of millions of pieces would take a hundred times what they hold."""
+    client = await desk.client()
+    await client.send(post("Transfer-Encoding: chunked", body=b"2\r\nab\r\n" * 50_000))
+    await desk.get("/health")
+    await desk.until(lambda: any(c.state.name == "BODY" and c.buffered == 100_000 for c in desk.gateway.connections))
+    (reading,) = [c for c in desk.gateway.connections if c.state.name == "BODY"]
+    assert reading.pieces < 1000

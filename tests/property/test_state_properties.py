@@ -120,9 +120,9 @@ def test_restarts_within_a_window_never_exceed_the_budget(policy: RestartPolicy,
             world.happen(state.BackoffOver(), world.state.restart_at - world.now)
 
 
-@given(HISTORIES, POLICIES, EVENTS)
+@given(HISTORIES, POLICIES)
 def test_a_failure_that_no_restart_mends_is_final_before_the_first_ready(
-    history: list[tuple[state.Event, float]], policy: RestartPolicy, _event: state.Event
+    history: list[tuple[state.Event, float]], policy: RestartPolicy
 ) -> None:
     world = world_after(history, policy)
     ever_ready = world.state.ever_ready

@@ -1,0 +1,97 @@
+"""A vision model on the real engine: warmed with a picture, and each picture costs what the plan says."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from launcher.plan.image_tokens import ImageRule
+from tests.e2e.conftest import require_vllm
+from tests.e2e.endpoint import ROOT, Endpoint
+
+TORCHVISION = "torchvision==0.28.0"  # the release that goes with torch 2.13
+# A CUDA build of torchvision cannot load its operators beside a CPU torch; the image processor needs none of them.
+OPERATORS = """\
+import torch as _torch
+_operators = _torch.library.Library("torchvision", "DEF")
+for _name in ("nms", "qnms"):
+    _operators.define(_name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+PROFILE = """\
+name: tiny-glm
+model: {{path: {model}, load_format: dummy, served_name: glm, max_len: 4096, images_per_prompt: 2, dtype: float32}}
+hardware: {{device: cpu, memory: 4GiB}}
+engine: {{kv_cache_memory: 256MiB, max_num_batched_tokens: 8192, compile: eager, max_num_seqs: 4, env: {{PYTHONPATH: "{path}"}}}}
+warmup: {{system_prompt: Be brief., prompts: [Hello]}}
+timeouts: {{stall: 2m, probe_interval: 30s, probe: 1m}}
+"""
+
+
+def torchvision_folder() -> str:
+    """Where the engine finds a torchvision that loads; '' when it has its own."""
+    if importlib.util.find_spec("torchvision") is not None:
+        return ""
+    folder = Path(sys.prefix) / "share" / "torchvision-for-tests"
+    package = folder / "torchvision" / "__init__.py"
+    if not package.exists():
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), TORCHVISION]
+        subprocess.run(pip, check=True, stderr=subprocess.PIPE)
+        package.write_text(OPERATORS + package.read_text())
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def glm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    require_vllm()
+    folder = tmp_path_factory.mktemp("glm")
+    subprocess.run([sys.executable, "-m", "tests.e2e.tiny_glm", str(folder / "model")], check=True, cwd=ROOT)
+    profile = folder / "tiny-glm.yaml"
+    profile.write_text(PROFILE.format(model=folder / "model", path=torchvision_folder()))
+    endpoint = Endpoint(folder / "state", "tiny-glm")
+    started = endpoint.up(profile=profile)
+    assert started.returncode == 0, started.stderr
+    yield endpoint
+    endpoint.down("--now")
+
+
+def picture(width: int, height: int) -> dict[str, object]:
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((width, height)).convert("RGB").save(file, "JPEG")
+    return {
+        "type": "image_url",
+        "image_url": {"url": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()},
+    }
+
+
+def prompt_tokens(endpoint: Endpoint, *parts: dict[str, object]) -> int:
+    content = [*parts, {"type": "text", "text": "What is this?"}]
+    request = endpoint.chat(endpoint.url, model="glm", messages=[{"role": "user", "content": content}], max_tokens=1)
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return int(json.load(response)["usage"]["prompt_tokens"])
+
+
+def test_warmed_with_text_and_a_picture(glm: Endpoint) -> None:
+    assert "warming up 1/2: text" in glm.said
+    assert "warming up 2/2: image" in glm.said
+
+
+@pytest.mark.parametrize("size", [(512, 512), (1280, 720), (333, 777), (50, 50)], ids=str)
+def test_a_picture_costs_what_the_plan_says(glm: Endpoint, size: tuple[int, int]) -> None:
+    begin_and_end = 2
+    cost = prompt_tokens(glm, picture(*size)) - prompt_tokens(glm)
+    assert cost == ImageRule("glm4v").tokens(*size) + begin_and_end
+
+
+def test_two_pictures(glm: Endpoint) -> None:
+    one = prompt_tokens(glm, picture(512, 512)) - prompt_tokens(glm)
+    assert prompt_tokens(glm, picture(512, 512), picture(512, 512)) - prompt_tokens(glm) == 2 * one

@@ -1,0 +1,81 @@
+"""The rules that tools can hold: direction of imports, style, types; and that the README tells the truth."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import EXIT_CODES
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["lint-imports"],
+    ],
+    ids=" ".join,
+)
+def test_tools_find_nothing(command: list[str]) -> None:
+    tool = Path(sys.executable).with_name(command[0])
+    done = subprocess.run([str(tool), *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def console_block(command: str) -> list[str]:
+    """What the README shows below ``$ command``."""
+    found = re.search(rf"```console\n\$ {re.escape(command)}\n(.*?)```", README, re.DOTALL)
+    assert found, f"the README does not show {command}"
+    return found[1].splitlines()
+
+
+def test_the_readme_shows_the_plan_as_it_is() -> None:
+    """Line by line and in order; … stands for lines left out."""
+    said = subprocess.run(
+        [sys.executable, "-m", "launcher", "plan", "profiles/2x4090.yaml"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    lines = iter(said.splitlines())
+    for shown in console_block("launcher plan profiles/2x4090.yaml"):
+        assert shown == "…" or any(line == shown for line in lines), f"the plan does not say (here): {shown}"
+
+
+def test_the_readme_shows_the_faults_as_they_are(tmp_path: Path) -> None:
+    bad = "name: broken\nmodel:\n  id: zai-org/GLM-4.6V-Flash\n  max_lenght: 8192\nengine:\n  tensor_paralel: 2\n"
+    (tmp_path / "broken.yaml").write_text(f"{bad}  max_model_len: 4096\ntimeouts:\n  start: 15\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", "validate", "broken.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+    )
+    assert done.returncode == 3
+    assert (done.stdout + done.stderr).splitlines() == console_block("launcher validate broken.yaml")
+
+
+def test_the_readme_lists_the_exit_codes() -> None:
+    rows = dict(re.findall(r"^\| (\d+) \| (.*?) \|$", README, re.MULTILINE))
+    assert rows == {str(code): meaning for code, meaning in EXIT_CODES.items()}
+
+
+def test_the_readme_lists_every_profile() -> None:
+    linked = set(re.findall(r"\(profiles/([\w-]+)\.yaml\)", README))
+    assert linked == {path.stem for path in (ROOT / "profiles").glob("*.yaml")}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "launcher").rglob("*.py")
+        if path.read_text().strip() and not path.read_text().startswith('"""')
+    ]
+    assert silent == []
