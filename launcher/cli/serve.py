@@ -54,9 +54,14 @@ def audience_for(notify_fd: int | None) -> Iterator[Audience]:
 def prepare_and_run(loaded: LoadedProfile, audience: Audience, force: bool) -> bool:
     """Claim the name, plan, prepare, run; whether it was told twice to stop."""
     rundir = RunDir.claim(loaded.profile.name)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # until the loop has its own: `down` during a download ends it
+        signal.signal(number, signal.default_int_handler)
     try:
-        if rundir.cleaned:
-            audience.said(f"an earlier launcher of this name was killed: ended {len(rundir.cleaned)} processes it left")
+        if rundir.stale_pid is not None:
+            audience.said(
+                f"an earlier launcher of this name (pid {rundir.stale_pid}) was killed: "
+                f"took over its run directory, ended {len(rundir.cleaned)} processes that it left"
+            )
         rundir.write({"schema_version": 1, "pid": os.getpid(), "profile": str(loaded.path), "state": "preparing"})
         plan = make_checked_plan(loaded, force=force)
         audience.said(f"plan: {plan.summary}")

@@ -54,9 +54,10 @@ class Found:
 class RunDir:
     """The claimed run directory of this process's deployment."""
 
-    def __init__(self, path: Path, lock: int, cleaned: Sequence[int]) -> None:
+    def __init__(self, path: Path, lock: int, stale_pid: int | None, cleaned: Sequence[int]) -> None:
         self.path = path
-        self.cleaned = tuple(cleaned)  # processes of a launcher that had been killed, ended by this claim
+        self.stale_pid = stale_pid  # the launcher that left this directory without an end, if one did
+        self.cleaned = tuple(cleaned)  # its processes that were still there, ended by this claim
         self._lock = lock
 
     @classmethod
@@ -80,7 +81,9 @@ class RunDir:
                 f"{name!r} is already running (pid {record.get('pid', '?')}, {record.get('url') or 'still starting'})",
                 f"Use it, or stop it with `launcher down {name}`, or start this one under another name with --set name=….",
             ) from None
-        return cls(path, lock, end_leftovers(read_record(path)))
+        left = read_record(path)
+        stale_pid = None if left.get("state", ENDED) == ENDED else left.get("pid")
+        return cls(path, lock, stale_pid, end_leftovers(left))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Replace the record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from launcher.engine.command import engine_command
 from launcher.engine.weights import planned_model_path, prepare_model
 from launcher.errors import PreconditionError
+from launcher.gateway.sockets import listen
 from launcher.plan.plan import Plan, make_plan
 from launcher.probe.gpus import Gpu, find_gpus
 from launcher.probe.main_memory import main_memory
@@ -48,6 +50,7 @@ def make_checked_plan(loaded: LoadedProfile, *, force: bool) -> Plan:
 def prepare(loaded: LoadedProfile, plan: Plan, say: Callable[[str], None]) -> Prepared:
     """Check the machine and fetch the model. Raises PreconditionError with every fault that can be known beforehand."""
     profile = loaded.profile
+    check_address(profile.gateway.listen)
     if not isinstance(profile.engine, VllmEngine):
         return Prepared(plan)
     build = require_vllm(profile, profile.engine, loaded.base_dir)
@@ -56,6 +59,20 @@ def prepare(loaded: LoadedProfile, plan: Plan, say: Callable[[str], None]) -> Pr
     model = prepare_model(profile, loaded.base_dir, progress=say, python=build.python)
     say(f"model: {model.origin}")
     return Prepared(plan, build, model.path)
+
+
+def check_address(address: str) -> None:
+    """Listen on the gateway's address for a moment: to find it taken after a long download would be late.
+
+    Raises PreconditionError with who has it.
+    """
+
+    async def listen_once() -> None:
+        server, _, _ = await listen(asyncio.Protocol, address)
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(listen_once())
 
 
 def require_vllm(profile: Profile, engine: VllmEngine, base_dir: Path) -> VllmBuild:

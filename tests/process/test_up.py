@@ -19,7 +19,7 @@ import pytest
 
 from launcher.supervise.child import start_time
 from tests.e2e.endpoint import ROOT, content, get, wait_for
-from tests.process.deployment import FakeEndpoint
+from tests.process.deployment import FAKE_PYTHON, FakeEndpoint
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ def test_the_launcher_killed_is_seen_and_cleaned_up(endpoint: FakeEndpoint) -> N
     os.kill(endpoint.record()["pid"], signal.SIGKILL)
     wait_for("the engine's end", lambda: start_time(engine["pid"]) is None, within_s=20)
     assert "its launcher was killed" in endpoint.launcher("ps").stdout
-    start(endpoint)
+    again = endpoint.launcher("up", str(endpoint.profile), "-d", "--wait")
+    assert "was killed: took over its run directory, ended 0 processes that it left" in again.stderr
     assert endpoint.record()["state"] == "ready"
 
 
@@ -143,6 +144,20 @@ def test_down_now_does_not_wait(endpoint: FakeEndpoint) -> None:
     )
     stream.readline()
     assert endpoint.down("--now").returncode == 0
+    assert endpoint.record() == {}
+
+
+def test_down_while_it_is_still_preparing(endpoint: FakeEndpoint, tmp_path: Path) -> None:
+    """The model's conversion or download can be long: here, asking a Python that never answers for its vLLM."""
+    slow = tmp_path / "slow-python"
+    slow.write_text("#!/bin/sh\nexec sleep 25\n")
+    slow.chmod(0o755)
+    endpoint.profile.write_text(endpoint.profile.read_text().replace(str(FAKE_PYTHON), str(slow)))
+    process = foreground(endpoint, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for("preparing", lambda: endpoint.record()["state"] == "preparing")
+    assert endpoint.down().returncode == 0
+    process.communicate(timeout=10)
+    assert process.returncode == 130
     assert endpoint.record() == {}
 
 

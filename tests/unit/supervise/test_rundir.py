@@ -29,7 +29,9 @@ def test_a_name_is_taken_once() -> None:
     assert "launcher down a" in caught.value.hint
     assert [one.name for one in find_all() if one.alive] == ["a"]
     first.release()
-    RunDir.claim("a").release()
+    again = RunDir.claim("a")
+    assert again.stale_pid is None
+    again.release()
     assert find_all() == []
     assert [one.name for one in find_all(ended_too=True)] == ["a"]
 
@@ -37,17 +39,18 @@ def test_a_name_is_taken_once() -> None:
 def test_what_a_killed_launcher_left_is_ended(state_dir: Path) -> None:
     left = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
     stale = RunDir.claim("a")
-    stale.write({"pid": 1, "engines": [{"pid": left.pid, "pid_started": start_time(left.pid)}]})
+    stale.write({"pid": 1, "state": "ready", "engines": [{"pid": left.pid, "pid_started": start_time(left.pid)}]})
     os.close(stale._lock)  # as the kernel does when a launcher is killed
     assert [(one.name, one.alive) for one in find_all()] == [("a", False)]
-    assert RunDir.claim("a").cleaned == (left.pid,)
+    claimed = RunDir.claim("a")
+    assert (claimed.stale_pid, claimed.cleaned) == (1, (left.pid,))
     assert left.wait(10) == -9
 
 
 def test_a_reused_pid_is_left_alone(state_dir: Path) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
     stale = RunDir.claim("a")
-    stale.write({"pid": 1, "engines": [{"pid": stranger.pid, "pid_started": 12345}]})
+    stale.write({"pid": 1, "state": "ready", "engines": [{"pid": stranger.pid, "pid_started": 12345}]})
     os.close(stale._lock)
     try:
         assert RunDir.claim("a").cleaned == ()
