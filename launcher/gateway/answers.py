@@ -29,7 +29,7 @@ def change_whole(body: bytes, changes: Changes) -> bytes:
     """A whole answer with its changes; one that is no answer of choices stays as it is."""
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body
     choices = answer.get("choices") if isinstance(answer, dict) else None
     changed = False
@@ -116,7 +116,7 @@ class EventChanger:
             return self._close() + event
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return event
         choices = value.get("choices") if isinstance(value, dict) else None
         if not isinstance(choices, list) or not choices:

@@ -39,7 +39,7 @@ def change_chat(body: bytes, policy: TemplatePolicy) -> Changes:
         return Changes(body, strip=policy.strip)
     try:
         request = json.loads(body)
-    except ValueError:  # the engine's own words for it are better than ours
+    except (ValueError, RecursionError):  # the engine's own words for it are better than ours
         return Changes(body, strip=policy.strip)
     if not isinstance(request, dict):
         return Changes(body, strip=policy.strip)

@@ -83,6 +83,10 @@ class RequestHead:
         self.keep_alive = is_http11
         self.lines: list[bytes] = []
 
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or self.content_length > 0
+
 
 def parse_request_head(head: bytes) -> RequestHead:
     """Reads a head that ends with the CRLF of its last line. Raises Refused."""
@@ -192,9 +196,9 @@ def _why_malformed(head: bytes) -> Exception:
     return bad_head("header", "A header line is not 'Name: value' with a valid name and no control characters.")
 
 
-def malformed_so_far(begun: bytes | bytearray) -> bool:
-    """Whether the beginning of a head can be refused already, so that its sender need not wait for a time-out."""
-    return _BARE_LF(begun) is not None
+def malformed_since(begun: bytes | bytearray, position: int) -> bool:
+    """Whether a head that has begun can be refused already for what came after ``position``, without a time-out."""
+    return _BARE_LF(begun, position) is not None
 
 
 def _show(value: bytes) -> str:

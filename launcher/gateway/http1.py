@@ -1,4 +1,4 @@
-"""One client connection: reads requests strictly and within limits, one at a time, and writes the answers in turn."""
+"""One client connection: hands on its requests one at a time, writes the answers in turn, and keeps the time limits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from launcher.gateway.deadline import Deadline
-from launcher.gateway.framing import ChunkDecoder, FramingError
-from launcher.gateway.heads import RequestHead, malformed_so_far, parse_request_head
-from launcher.gateway.refusal import REASON_PHRASES, Refusal, Refused, bad_head
+from launcher.gateway.heads import RequestHead
+from launcher.gateway.refusal import BUG, REASON_PHRASES, Refusal, Refused
+from launcher.gateway.requests import Request, RequestReader
 
 if TYPE_CHECKING:
     from launcher.gateway.routes import Route
@@ -24,24 +24,13 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class State(Enum):
     """What the connection is doing."""
 
-    HEAD = "waiting for a request, or reading its head"
-    BODY = "reading its body"
+    READING = "waiting for a request, or reading one"
     BUSY = "the request is being answered"
-    LINGER = "refused: what still comes is thrown away"
+    LINGER = "our side is ended: what still comes is thrown away"
     CLOSED = "gone"
 
 
-HEAD, BODY, BUSY, LINGER, CLOSED = State
-
-
-class Request:
-    """A request that has been read whole."""
-
-    __slots__ = ("arrived_at", "body", "head", "route")
-
-    def __init__(self, head: RequestHead, route: Route, body: bytes, arrived_at: float) -> None:
-        self.head, self.route, self.body = head, route, body
-        self.arrived_at = arrived_at  # the loop's time when the body was in
+READING, BUSY, LINGER, CLOSED = State
 
 
 class Answering(Protocol):
@@ -50,6 +39,7 @@ class Answering(Protocol):
     def client_gone(self) -> None: ...
     def client_full(self) -> None: ...
     def client_drained(self) -> None: ...
+    def crashed(self) -> None: ...
 
 
 class Server(Protocol):
@@ -61,6 +51,7 @@ class Server(Protocol):
     def route(self, head: RequestHead) -> Route: ...
     def handle(self, connection: ClientConnection, request: Request) -> None: ...
     def refused(self, refusal: Refusal, head: RequestHead | None) -> None: ...
+    def stalled(self, connection: ClientConnection) -> None: ...
     def new_request_id(self) -> bytes: ...
     def disconnected(self, connection: ClientConnection) -> None: ...
 
@@ -70,17 +61,14 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_advancing",
-        "_arrived",
+        "_begun",
         "_deadline",
-        "_decoder",
-        "_head",
-        "_left",
-        "_pieces",
         "_reading_paused",
-        "_route",
-        "_scanned",
+        "_unread",
+        "_unread_bytes",
         "answering",
         "loop",
+        "reader",
         "server",
         "state",
         "transport",
@@ -91,19 +79,16 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self.server, self.loop = server, loop
-        self.state = HEAD
+        self.state = READING
+        self.reader = RequestReader(server.settings, server.route)
         self.answering: Answering | None = None
         self.write_paused = False
-        self._arrived = bytearray()  # bytes not looked at yet: a head that has begun, or pipelined requests
-        self._scanned = 0  # how much of them is known to hold no end of a head
         self._advancing = False
+        self._begun = False  # a head has begun: its time runs
         self._reading_paused = False
-        self._head: RequestHead | None = None
-        self._route: Route | None = None
-        self._pieces: list[bytes] = []
-        self._left = 0
-        self._decoder: ChunkDecoder | None = None
         self._deadline = Deadline(loop, self._too_late)
+        self._unread: Deadline | None = None  # for the client to read what was written; made when it first lags
+        self._unread_bytes = 0  # how much that was when last looked at
 
     # What the transport tells.
 
@@ -113,15 +98,11 @@ class ClientConnection(asyncio.Protocol):
         self._deadline.move(self.server.settings.head_timeout)
 
     def data_received(self, data: bytes) -> None:
-        if self.state is HEAD:
+        if self.state is READING and not self.write_paused:
             self._advance(data)
-        elif self.state is BODY:
-            self._deadline.move(self.server.settings.body_timeout)
-            self._take_body(data)
-            self._advance()
-        elif self.state is BUSY:
-            self._arrived += data  # pipelined; kept within bounds, its turn comes
-            if len(self._arrived) > self.server.settings.max_head:
+        elif self.state is READING or self.state is BUSY:
+            self.reader.keep(data)  # pipelined; kept within bounds, its turn comes
+            if self.reader.held > self.server.settings.max_head:
                 self._reading_paused = True
                 self.transport.pause_reading()
 
@@ -129,145 +110,101 @@ class ClientConnection(asyncio.Protocol):
         """A client that sends no more has left, as for nginx and uvicorn: what it asked for is dropped."""
         if self.answering is not None:
             self.answering.client_gone()
+        self._watch_unread()  # the transport closes itself once what was written is sent
         return False
 
     def pause_writing(self) -> None:
         self.write_paused = True
+        self._watch_unread()
         if self.answering is not None:
             self.answering.client_full()
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        if self._unread is not None and self.state is not LINGER:
+            self._unread.clear()
         if self.answering is not None:
             self.answering.client_drained()
+        elif self.state is READING:
+            self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = CLOSED
         self.server.disconnected(self)
         self._deadline.cancel()
+        if self._unread is not None:
+            self._unread.cancel()
         if self.answering is not None:
             self.answering.client_gone()
             self.answering = None
-        self._pieces.clear()
+        self.reader.clear()
 
-    # Reading.
+    # Requests.
 
     def _advance(self, data: bytes = b"") -> None:
-        """Reads requests from what has arrived, until one is being answered or more bytes are needed."""
-        if self._advancing or self.state is not HEAD:
-            return
+        """Takes requests from what has arrived, until one takes time, its answer is not read, or more bytes are needed."""
+        if self._advancing:
+            return  # an answer was given at once: the loop below goes on
         self._advancing = True
-        self._head = None
+        reader = self.reader
         try:
-            if self._arrived or (data and not self._take_whole(data)):
-                self._arrived += data
-            while self._arrived and self.state is HEAD and self._cut_head():
-                self._begin_body()
-        except Refused as refused:
-            self._refuse_unserved(refused.refusal, self._head)
+            while True:
+                try:
+                    request = reader.read(data)
+                except Refused as refused:
+                    unread = reader.head is not None and reader.head.has_body
+                    self._refuse_unserved(refused.refusal, reader.head, unread)
+                else:
+                    if request is None:
+                        self._await_more()
+                        return
+                    self._serve(request)
+                if self.state is not READING or self.write_paused or not reader.held:
+                    return
+                data = b""
         finally:
             self._advancing = False
 
-    def _take_whole(self, data: bytes) -> bool:
-        """The usual case, at less cost: one request, whole, in one piece. False: it is another case, nothing is done."""
-        settings = self.server.settings
-        end = data.find(b"\r\n\r\n") + 4
-        if end < 5 or end > settings.max_head or data.startswith(b"\r\n"):
-            return False
-        self._head = head = parse_request_head(data[: end - 2])
-        length = head.content_length
-        if head.chunked or length != len(data) - end or length > settings.max_body:
-            return False
-        self._complete(head, self.server.route(head), data[end:])
-        return True
+    def _await_more(self) -> None:
+        """Sets the time for the rest of the request."""
+        reader, settings = self.reader, self.server.settings
+        if reader.body is not None:
+            if reader.invites:
+                reader.invites = False
+                self.transport.write(CONTINUE)
+            self._deadline.move(settings.body_timeout)
+        elif reader.held and not self._begun:
+            self._begun = True
+            self._deadline.move(settings.head_timeout)
 
-    def _cut_head(self) -> bool:
-        """Takes one head off the arrived bytes. False: it is not complete. Raises Refused."""
-        arrived, limit = self._arrived, self.server.settings.max_head
-        while arrived.startswith(b"\r\n"):  # an empty line before a request is allowed
-            del arrived[:2]
-        end = arrived.find(b"\r\n\r\n", self._scanned)
-        self._head = None
-        if end < 0 or end + 4 > limit:
-            if len(arrived) > limit:
-                raise bad_head("head_too_large", f"The request's head is larger than {limit} bytes.", 431)
-            if malformed_so_far(arrived):
-                parse_request_head(bytes(arrived))  # says what is wrong
-            if not self._scanned and arrived:
-                self._deadline.move(self.server.settings.head_timeout)
-            self._scanned = max(0, len(arrived) - 3)
-            return False
-        raw = bytes(arrived[: end + 2])
-        del arrived[: end + 4]
-        self._scanned = 0
-        self._head = parse_request_head(raw)
-        return True
-
-    def _begin_body(self) -> None:
-        """Refuses by the head alone where that is possible, else goes on to the body."""
-        head, settings = self._head, self.server.settings
-        assert head is not None
-        route = self.server.route(head)
-        if head.content_length > settings.max_body:
-            raise Refused(self._too_large())
-        if not head.chunked and not head.content_length:
-            self._complete(head, route, b"")
-            return
-        if head.expects_continue and not self._arrived:
-            self.transport.write(CONTINUE)
-        self.state, self._route, self._left = BODY, route, head.content_length
-        self._decoder = ChunkDecoder() if head.chunked else None
-        self._deadline.move(settings.body_timeout)
-        data = bytes(self._arrived)
-        self._arrived.clear()
-        if data:
-            self._take_body(data)
-
-    def _take_body(self, data: bytes) -> None:
-        decoder = self._decoder
-        if decoder is None:
-            self._pieces.append(data if len(data) <= self._left else data[: self._left])
-            self._arrived += data[self._left :]
-            self._left -= len(self._pieces[-1])
-            if self._left:
-                return
-        else:
-            try:
-                pieces = decoder.feed(data)
-            except FramingError as error:
-                self._refuse_unserved(bad_head("chunk", f"The chunked body is malformed: {error}.").refusal, self._head)
-                return
-            self._pieces += pieces
-            self._left += sum(map(len, pieces))  # here: bytes so far
-            if self._left > self.server.settings.max_body:
-                self._refuse_unserved(self._too_large(), self._head)
-                return
-            if not decoder.ended:
-                return
-            self._arrived += decoder.rest
-        pieces, self._pieces, self._decoder = self._pieces, [], None
-        head, route = self._head, self._route
-        assert head is not None
-        assert route is not None
-        self._complete(head, route, pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-    def _complete(self, head: RequestHead, route: Route, body: bytes) -> None:
+    def _serve(self, request: Request) -> None:
         self.state = BUSY
         self._deadline.clear()
+        request.arrived_at = self.loop.time()
         try:
-            self.server.handle(self, Request(head, route, body, self.loop.time()))
+            self.server.handle(self, request)
         except Refused as refused:
-            self._refuse_unserved(refused.refusal, head)
+            self._refuse_unserved(refused.refusal, request.head)
         except Exception:
-            log.exception("a bug of the gateway's own")
-            bug = Refusal(500, "internal_error", "The gateway failed: see its log.", close=True)
-            self._refuse_unserved(bug, head)
+            log.exception(BUG.message)
+            if self.answering is not None:
+                self.answering.crashed()
+            elif self.state is BUSY:
+                self._refuse_unserved(BUG, request.head)
+            else:
+                self.abort()  # an answer was written already
 
-    def _too_large(self) -> Refusal:
-        limit = self.server.settings.max_body
-        return Refusal(413, "body_too_large", f"The request's body is larger than {limit} bytes.", close=True)
+    def _await_request(self) -> None:
+        """On to the next request, which may have arrived already."""
+        self._begun = False
+        self._deadline.move(self.server.settings.idle_timeout)
+        if self.reader.held:
+            if self._reading_paused:
+                self._reading_paused = False
+                self.transport.resume_reading()
+            self._advance()
 
-    # Answering.
+    # Answers.
 
     def answer(self, head: RequestHead | None, status: int, lines: list[bytes], body: bytes, close: bool) -> None:
         """Writes a whole answer of the gateway's own and ends it. ``head`` None: none was read."""
@@ -280,21 +217,17 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(b"\r\n".join(lines) + body)
         self.end_response(keep)
 
-    def refuse(self, refusal: Refusal, head: RequestHead | None) -> None:
-        """Answers with a refusal. A body that was not read, or whose end is not certain, closes the connection."""
+    def refuse(self, refusal: Refusal, head: RequestHead | None, close: bool = False) -> None:
+        """Answers with a refusal; ``close`` where a body was not read, or its end is not certain."""
         if self.state is CLOSED or self.transport.is_closing():
             return
-        begun = self.state is HEAD and head is not None and (head.chunked or head.content_length > 0)
-        unread = begun or self.state is BODY
-        self._pieces.clear()
-        self._decoder = None
         lines = [b"content-type: application/json", *refusal.lines()]
-        self.answer(head, refusal.status, lines, refusal.body(), refusal.close or unread)
+        self.answer(head, refusal.status, lines, refusal.body(), close or refusal.close)
 
-    def _refuse_unserved(self, refusal: Refusal, head: RequestHead | None) -> None:
+    def _refuse_unserved(self, refusal: Refusal, head: RequestHead | None, close: bool = False) -> None:
         """Refuses what no route has seen."""
         self.server.refused(refusal, head)
-        self.refuse(refusal, head)
+        self.refuse(refusal, head, close)
 
     def end_response(self, keep: bool) -> None:
         """The answer is written whole: on to the next request, or to the connection's end."""
@@ -304,18 +237,16 @@ class ClientConnection(asyncio.Protocol):
         if not keep:
             self._linger()
             return
-        self.state = HEAD
-        self._deadline.move(self.server.settings.idle_timeout)
-        if self._arrived:
-            if self._reading_paused:
-                self._reading_paused = False
-                self.transport.resume_reading()
-            self._advance()
+        self.state = READING
+        if not self.write_paused:  # else the next one waits until this answer is read
+            self._await_request()
+
+    # The end.
 
     def _linger(self) -> None:
         """Ends our side, and throws away what comes until the client ends its own or LINGER_S has passed."""
         self.state = LINGER
-        self._arrived.clear()
+        self.reader.clear()
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
             if self._reading_paused:
@@ -323,10 +254,12 @@ class ClientConnection(asyncio.Protocol):
             self._deadline.move(LINGER_S)
         else:
             self.transport.close()
+        self._watch_unread()
 
     def shut(self) -> None:
         """Closes the connection once what was written is sent."""
         self.transport.close()
+        self._watch_unread()
 
     def abort(self) -> None:
         """Ends the connection so that its client sees an incomplete answer."""
@@ -335,19 +268,42 @@ class ClientConnection(asyncio.Protocol):
     def _too_late(self) -> None:
         """The deadline of what the connection is doing has passed."""
         settings = self.server.settings
-        if self.state is BODY:
+        if self.state is LINGER:
+            if self.transport.get_write_buffer_size():  # a slow client: as long as it reads, nothing is cut off
+                self._deadline.move(LINGER_S)
+            else:
+                self.transport.abort()
+        elif self.write_paused:
+            return  # it is the client's turn to read, and that has a deadline of its own
+        elif self.reader.body is not None:
             message = f"No more of the body came for {settings.body_timeout:g} s."
-            self._refuse_unserved(Refusal(408, "body_timeout", message, close=True), self._head)
-        elif self.state is HEAD and self._arrived:
+            self._refuse_unserved(Refusal(408, "body_timeout", message, close=True), self.reader.head)
+        elif self.reader.held:
             message = f"The head was not complete after {settings.head_timeout:g} s."
             self._refuse_unserved(Refusal(408, "head_timeout", message, close=True), None)
-        elif self.state is HEAD:
-            self.transport.close()
         else:
+            self.shut()
+
+    # Clients that do not read.
+
+    def _watch_unread(self) -> None:
+        """Gives the client write_timeout to read some of what waits for it."""
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        if self._unread_bytes:
+            if self._unread is None:
+                self._unread = Deadline(self.loop, self._unread_too_long)
+            self._unread.move(self.server.settings.write_timeout)
+
+    def _unread_too_long(self) -> None:
+        """It has read something, and gets as long again; or nothing, and is cut off, so that it holds no engine for ever."""
+        if 0 < self.transport.get_write_buffer_size() < self._unread_bytes:
+            self._watch_unread()
+        elif self.transport.get_write_buffer_size():
+            self.server.stalled(self)
             self.transport.abort()
 
     def __repr__(self) -> str:
-        return f"<ClientConnection {self.state.name.lower()} arrived={len(self._arrived)}>"
+        return f"<ClientConnection {self.state.name.lower()} held={self.reader.held}>"
 
 
 def connection_line(head: RequestHead | None, keep: bool) -> list[bytes]:

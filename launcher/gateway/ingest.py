@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from launcher.gateway.compat import Changes, change_chat
-from launcher.gateway.http1 import Request
 from launcher.gateway.replicas import Replica
+from launcher.gateway.requests import Request
 from launcher.profile.model import TemplatePolicy
 
 _ENCODINGS = b"accept-encoding"

@@ -60,6 +60,9 @@ class Refusal:
         return b"data: " + self.body() + b"\n\ndata: [DONE]\n\n"
 
 
+BUG = Refusal(500, "internal_error", "The gateway failed: this is a bug of its own, its log has the traceback.", close=True)
+
+
 def retry_lines(seconds: float) -> list[bytes]:
     """Retry-After in whole seconds, never less than asked, and the finer retry-after-ms that openai's clients prefer."""
     return [b"retry-after: %d" % max(1, math.ceil(seconds)), b"retry-after-ms: %d" % max(1, math.ceil(seconds * 1000))]

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,9 +34,14 @@ async def listen(make: Callable[[], asyncio.Protocol], address: str) -> tuple[as
 async def connect(make: Callable[[], P], replica: Replica) -> P:
     """Opens a connection to an engine. Raises OSError."""
     loop = asyncio.get_running_loop()
-    context = ssl.create_default_context() if replica.tls else None
+    context = _trusting_the_systems_authorities() if replica.tls else None
     _, protocol = await loop.create_connection(make, replica.host, replica.port, ssl=context)
     return protocol
+
+
+@lru_cache(maxsize=1)
+def _trusting_the_systems_authorities() -> ssl.SSLContext:
+    return ssl.create_default_context()  # reads some hundred certificates: too slow to be done for each connection
 
 
 def _why_not(error: OSError, address: str, port: int) -> PreconditionError:
