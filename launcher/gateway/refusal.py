@@ -60,7 +60,9 @@ class Refusal:
         return b"data: " + self.body() + b"\n\ndata: [DONE]\n\n"
 
 
-BUG = Refusal(500, "internal_error", "The gateway failed: this is a bug of its own, its log has the traceback.", close=True)
+BUG = Refusal(
+    500, "internal_error", "The gateway failed: this is a bug of its own, its log has the traceback.", close=True
+)
 
 
 def retry_lines(seconds: float) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -9,15 +10,18 @@ from launcher.gateway.answers import EventChanger, change_whole
 from launcher.gateway.compat import Changes
 from launcher.gateway.dispatch import Ticket, Verdict
 from launcher.gateway.heads import ResponseHead
-from launcher.gateway.http1 import ClientConnection, Request, connection_line
+from launcher.gateway.http1 import ClientConnection, connection_line
 from launcher.gateway.ingest import engine_head
-from launcher.gateway.refusal import Refusal, retry_lines
+from launcher.gateway.refusal import BUG, Refusal, retry_lines
 from launcher.gateway.replicas import Replica
+from launcher.gateway.requests import Request
+from launcher.gateway.routes import Kind
 from launcher.gateway.upstream import EngineConnection, Reading
 
 if TYPE_CHECKING:
     from launcher.gateway.server import Gateway
 
+log = logging.getLogger("launcher.gateway")
 LAST_CHUNK = b"0\r\n\r\n"
 CLIENT_LEFT = 499  # nginx's code for it; only in metrics and logs, nobody is there to be told
 MAX_FAILOVERS = 1  # a request that ends two engines is not given a third
@@ -48,7 +52,7 @@ class Exchange(Ticket):
     def __init__(self, gateway: Gateway, client: ClientConnection, request: Request, changes: Changes) -> None:
         super().__init__(request.arrived_at)
         self._gateway, self.client, self.request, self._changes = gateway, client, request, changes
-        self._body = changes.body  # kept until the answer begins: it may have to be sent again
+        self.is_work = request.route.kind is Kind.INFERENCE
 
     # To the engine.
 
@@ -64,22 +68,27 @@ class Exchange(Ticket):
     async def _dial(self, replica: Replica) -> None:
         pool = self._gateway.pool
         try:
-            connection = await pool.dial(replica)
-        except OSError as error:  # TimeoutError is one
-            if not self.ended:
-                self._failed(f"The engine cannot be reached: {error or 'no connection in time'}", "connect", False)
-            return
-        if self.ended:
-            pool.put(connection)
-        else:
-            self._send(connection, replica)
+            try:
+                connection = await pool.dial(replica)
+            except (OSError, UnicodeError) as error:  # no connection in time; a name that is no host's
+                if not self.ended:
+                    self._failed(f"The engine cannot be reached: {error or 'no connection in time'}", "connect", False)
+                return
+            if self.ended:
+                pool.put(connection)
+            else:
+                self._send(connection, replica)
+        except Exception:  # nobody awaits this task
+            log.exception(BUG.message)
+            self.crashed()
 
     def _send(self, connection: EngineConnection, replica: Replica) -> None:
         self._engine = connection
         self._sent_at = self._gateway.now()
         if self.client.write_paused:
             connection.pause()
-        connection.send(self, engine_head(self.request, self._changes, len(self._body), replica), self._body)
+        body = self._changes.body
+        connection.send(self, engine_head(self.request, self._changes, len(body), replica), body)
 
     # From the engine.
 
@@ -91,7 +100,10 @@ class Exchange(Ticket):
         gateway, request_head = self._gateway, self.request.head
         assert self.replica is not None
         gateway.metrics.first_bytes[self.replica.index].observe(gateway.now() - self._sent_at)
-        self.status, self._body = head.status, b""
+        self.status = head.status
+        self._changes.body = self.request.body = (
+            b""  # not to be sent again; a stream may last long, and pictures are large
+        )
         self._keep = request_head.keep_alive and not gateway.is_draining
         if request_head.method == b"HEAD" or head.status in (204, 304):
             self._write_head(head, [head.length_line] if head.length_line else [], False)
@@ -208,9 +220,13 @@ class Exchange(Ticket):
         self.refuse(Refusal(502, "engine_failed", f"{reason} before it had answered.", retry_after_s=BUSY_RETRY_S))
 
     def _broke(self, reason: str) -> None:
-        """The answer has begun. A stream of events ends with an error, as vLLM's do; anything else is cut off."""
+        """The answer has begun, and its engine failed."""
         assert self.replica is not None
         self._gateway.metrics.engine_failures[self.replica.index, "body"] += 1
+        self._break_off(Refusal(502, "engine_failed", f"{reason} in the middle of the answer."))
+
+    def _break_off(self, why: Refusal) -> None:
+        """Ends an answer that has begun: a stream of events with an error, as vLLM's do; anything else is cut off."""
         if not self.is_events or not (self.is_chunked or not self.request.head.is_http11):
             self.client.abort()
             self._end("broken", self.status)
@@ -218,7 +234,7 @@ class Exchange(Ticket):
         if self._changer is not None:
             self._write_payload(self._changer.broken())
         # The blank line: the engine may have broken off within an event, and ours must not become part of it.
-        self._write_payload(b"\n\n" + Refusal(502, "engine_failed", f"{reason} in the middle of the answer.").events())
+        self._write_payload(b"\n\n" + why.events())
         if self.is_chunked:
             self._write(LAST_CHUNK)
         self._end("broken", self.status)
@@ -230,6 +246,28 @@ class Exchange(Ticket):
         client, request = self.client, self.request
         self._end("refused", refusal.status, answered=False)
         client.refuse(refusal, request.head)
+
+    def cut_off(self, reason: str) -> None:
+        """The gateway closes and waits no longer for this request."""
+        self._engine_leave()
+        if self.ended:
+            return
+        refusal = Refusal(503, "draining", f"The request was cut off: {reason.rstrip('.')}.", close=True)
+        if self.head_sent:
+            self._break_off(refusal)
+        else:
+            self.refuse(refusal)
+
+    def crashed(self) -> None:
+        """A bug of ours struck, wherever: the client is told where that is possible, and the slot is freed."""
+        self._engine_leave()
+        if self.ended:
+            return
+        if self.head_sent:
+            self.client.abort()
+            self._end("crashed", BUG.status, answered=False)
+        else:
+            self.refuse(BUG)
 
     # From the client.
 

@@ -24,7 +24,7 @@ class Activity:
     """What a watcher needs to tell a busy engine from a hung one."""
 
     in_flight: int
-    last_byte_at: float | None  # the event loop's time of the engine's last byte; None: none yet
+    last_byte_at: float | None  # the event loop's time of the last byte of an answer that was generated; None: none yet
 
 
 class Replica:

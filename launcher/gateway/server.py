@@ -12,15 +12,16 @@ from launcher import __version__
 from launcher.gateway import pages
 from launcher.gateway.dispatch import SUSPECT_S, Dispatcher, Verdict
 from launcher.gateway.heads import RequestHead
-from launcher.gateway.http1 import ClientConnection, Request
+from launcher.gateway.http1 import ClientConnection
 from launcher.gateway.ingest import prepare
 from launcher.gateway.metrics import Labels, Metrics
-from launcher.gateway.refusal import Refusal, Refused
+from launcher.gateway.pool import Pool
+from launcher.gateway.refusal import BUG, Refusal, Refused
 from launcher.gateway.relay import Exchange
 from launcher.gateway.replicas import Replica, Replicas
+from launcher.gateway.requests import Request
 from launcher.gateway.routes import Kind, Route, find_route
 from launcher.gateway.sockets import listen
-from launcher.gateway.upstream import Pool
 from launcher.profile.model import GatewaySection, ModelSection
 
 log = logging.getLogger("launcher.gateway")
@@ -91,9 +92,8 @@ class Gateway:
             self._server.close()
         if self._expiry is not None:
             self._expiry.cancel()
-        for exchange in list(self.active):
-            exchange.client.abort()
-            exchange.client_gone()
+        for exchange in (*self.dispatcher.queue, *self.active):  # who waits first, so that none is started now
+            exchange.cut_off(self.drain_reason or "the endpoint is stopping")
         for connection in list(self.connections):
             connection.shut()
         for task in self._tasks:
@@ -159,11 +159,11 @@ class Gateway:
             if exchange.replica is None:
                 exchange.refuse(self._not_served(Verdict.NOT_READY.value))
             else:
-                exchange.start()
+                self._start(exchange)
             return
         verdict = self.dispatcher.submit(exchange, request.arrived_at)
         if verdict is Verdict.STARTED:
-            exchange.start()
+            self._start(exchange)
         elif verdict is Verdict.QUEUED:
             self.arm_expiry()
         else:
@@ -188,6 +188,11 @@ class Gateway:
         if log.isEnabledFor(logging.INFO):
             asked = b"%b %b" % (head.method, head.target[:200]) if head is not None else b"- -"
             log.info("%s %d %s", asked.decode("latin-1"), refusal.status, refusal.reason)
+
+    def stalled(self, connection: ClientConnection) -> None:
+        """Counts a client that is cut off because it reads nothing of what was written for it."""
+        self.metrics.client_stalls += 1
+        log.info("a client was cut off: it read nothing for %g s (gateway.write_timeout)", self.settings.write_timeout)
 
     def new_request_id(self) -> bytes:
         self._id_count += 1
@@ -216,9 +221,12 @@ class Gateway:
 
     def arm_expiry(self) -> None:
         """Sees to it that the queue's head does not wait too long. The queue is in order of time: one timer will do."""
-        due = self.dispatcher.next_expiry()
-        if due is not None and self._expiry is None:
-            self._expiry = self._loop.call_at(due, self._expire)
+        due, timer = self.dispatcher.next_expiry(), self._expiry
+        if due is None or (timer is not None and timer.when() <= due):
+            return
+        if timer is not None:  # an older request has come back into the queue
+            timer.cancel()
+        self._expiry = self._loop.call_at(due, self._expire)
 
     def suspected(self) -> None:
         """A replica has failed a request: who waits may be given to it again only after a while."""
@@ -239,7 +247,15 @@ class Gateway:
     def _start_all(self, exchanges: list[Exchange], now: float) -> None:
         for exchange in exchanges:
             self.metrics.queue_waits.observe(now - exchange.arrived_at)
+            self._start(exchange)
+
+    def _start(self, exchange: Exchange) -> None:
+        """Starts one; what goes wrong with it is its own misfortune, not that of whoever's turn it was to start it."""
+        try:
             exchange.start()
+        except Exception:
+            log.exception(BUG.message)
+            exchange.crashed()
 
     def _not_served(self, reason: str) -> Refusal:
         """429 where engines are ready but busy, 503 where none is."""

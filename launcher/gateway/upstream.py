@@ -1,21 +1,21 @@
-"""Connections to engines: a pool of idle ones, and on each the framing of the answer, without touching its bytes."""
+"""One connection to an engine: sends requests and reads the framing of the answers, without touching their bytes."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
 from launcher.gateway.framing import ChunkDecoder, FramingError, is_one_chunk, scan_chunks
 from launcher.gateway.heads import ResponseHead, parse_response_head
+from launcher.gateway.refusal import BUG
 from launcher.gateway.replicas import Replica
-from launcher.gateway.sockets import connect
 
+log = logging.getLogger("launcher.gateway")
 MAX_HEAD = 64 * 1024
 MAX_CHUNK = 64 * 1024 * 1024  # a chunk of events is passed on whole, so this much may have to wait for its end
-IDLE_S = 4.0  # vLLM closes an idle connection after 5 s: one that is nearly so old would often fail
-CONNECT_S = 5.0
 
 
 class Reading(Enum):
@@ -36,12 +36,22 @@ class Receiver(Protocol):
     bytes_out: int
 
     @property
+    def is_work(self) -> bool: ...
+    @property
     def sink(self) -> Callable[[bytes], None]: ...
 
     def on_head(self, head: ResponseHead, more: bool) -> Reading: ...
     def on_bytes(self, data: bytes) -> None: ...
     def on_end(self) -> None: ...
     def on_lost(self, reason: str, got_bytes: bool) -> None: ...
+    def crashed(self) -> None: ...
+
+
+class Home(Protocol):
+    """Where a connection goes between two answers."""
+
+    def put(self, connection: EngineConnection) -> None: ...
+    def forget(self, connection: EngineConnection) -> None: ...
 
 
 class EngineConnection(asyncio.Protocol):
@@ -51,6 +61,7 @@ class EngineConnection(asyncio.Protocol):
         "_body",
         "_decoder",
         "_held",
+        "_is_work",
         "_keep",
         "_left",
         "_needed",
@@ -69,7 +80,7 @@ class EngineConnection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, pool: Pool, replica: Replica, now: Callable[[], float]) -> None:
+    def __init__(self, pool: Home, replica: Replica, now: Callable[[], float]) -> None:
         self._pool, self.replica, self._now = pool, replica, now
         self.address = replica.address  # the replica may move to another one
         self.receiver: Receiver | None = None
@@ -82,6 +93,7 @@ class EngineConnection(asyncio.Protocol):
         self._sink: Callable[[bytes], None] | None = None
         self._passed = 0  # bytes that went into the sink
         self._keep = False
+        self._is_work = False  # the body at hand is an engine's work: its bytes are a sign of life
         self._paused = False
         self._decoder: ChunkDecoder | None = None
 
@@ -124,13 +136,21 @@ class EngineConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        self.replica.last_byte_at = self._now()
-        if self._body is not None:
-            self._body(data)
-        elif self.receiver is None:  # nobody asked: whatever it is, it must not become the next one's answer
-            self.transport.abort()
-        else:
-            self._read_head(data)
+        receiver = self.receiver
+        try:
+            if self._body is not None:
+                if self._is_work:
+                    self.replica.last_byte_at = self._now()
+                self._body(data)
+            elif receiver is None:  # nobody asked: whatever it is, it must not become the next one's answer
+                self.transport.abort()
+            else:
+                self._read_head(receiver, data)
+        except Exception:
+            log.exception(BUG.message)
+            self.leave()
+            if receiver is not None:
+                receiver.crashed()
 
     def eof_received(self) -> bool:
         return False
@@ -148,9 +168,7 @@ class EngineConnection(asyncio.Protocol):
 
     # The head.
 
-    def _read_head(self, data: bytes) -> None:
-        receiver = self.receiver
-        assert receiver is not None
+    def _read_head(self, receiver: Receiver, data: bytes) -> None:
         if self._held:
             data = bytes(self._held) + data
             self._held.clear()
@@ -175,6 +193,8 @@ class EngineConnection(asyncio.Protocol):
         self._begin_body(receiver, head, data)
 
     def _begin_body(self, receiver: Receiver, head: ResponseHead, data: bytes) -> None:
+        # Neither a head nor a refusal tells of the engine's core: vLLM's API server sends both while that is stuck.
+        self._is_work = receiver.is_work and head.status == 200
         self._keep = head.keep_alive
         self._body = self._until_close
         reading = receiver.on_head(head, bool(data))  # what comes with the head can be written with it
@@ -189,6 +209,8 @@ class EngineConnection(asyncio.Protocol):
         else:
             self._keep = False
         if data:
+            if self._is_work:
+                self.replica.last_byte_at = self._now()
             self._body(data)
         if reading is Reading.AS_IT_CAME and self.receiver is receiver:
             self._sink = receiver.sink
@@ -275,54 +297,3 @@ class EngineConnection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         return f"<EngineConnection replica={self.replica.index} {'busy' if self.receiver else 'idle'} uses={self.uses}>"
-
-
-class Pool:
-    """Idle connections, the most recently used first."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._idle: dict[Replica, list[EngineConnection]] = {}
-
-    def take(self, replica: Replica) -> EngineConnection | None:
-        """An idle connection that is probably still open, or None."""
-        idle = self._idle.get(replica)
-        while idle:
-            connection = idle.pop()
-            if not connection.transport.is_closing():
-                if self._now() - connection.idle_since < IDLE_S:
-                    return connection
-                connection.transport.close()
-        return None
-
-    def put(self, connection: EngineConnection) -> None:
-        if connection.address != connection.replica.address:
-            connection.transport.close()
-            return
-        connection.idle_since = self._now()
-        idle = self._idle.get(connection.replica)
-        if idle is None:
-            idle = self._idle[connection.replica] = []
-        idle.append(connection)
-
-    def forget(self, connection: EngineConnection) -> None:
-        idle = self._idle.get(connection.replica)
-        if idle and connection in idle:
-            idle.remove(connection)
-
-    def drop(self, replica: Replica) -> None:
-        """Closes all idle connections to a replica."""
-        for connection in self._idle.pop(replica, []):
-            connection.transport.close()
-
-    def close(self) -> None:
-        for replica in list(self._idle):
-            self.drop(replica)
-
-    async def dial(self, replica: Replica) -> EngineConnection:
-        """A fresh connection. Raises OSError, TimeoutError among them."""
-        async with asyncio.timeout(CONNECT_S):
-            return await connect(lambda: EngineConnection(self, replica, self._now), replica)
-
-    def __repr__(self) -> str:
-        return f"<Pool idle={sum(map(len, self._idle.values()))}>"

@@ -258,6 +258,9 @@ class GatewaySection(Section):
     head_timeout: Duration = Field(10.0, description="Time for a client to send its headers.")
     body_timeout: Duration = Field(60.0, description="Longest pause within a request's body.")
     idle_timeout: Duration = Field(75.0, description="Time that an unused connection stays open.")
+    write_timeout: Duration = Field(
+        60.0, description="Longest time in which a client reads nothing of its answer; then it is cut off."
+    )
     max_in_flight: Positive | None = Field(
         None,
         description="Most requests that one replica works on at once; the rest wait here. Default: engine.max_num_seqs, or 256.",

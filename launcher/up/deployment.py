@@ -93,6 +93,7 @@ class Deployment:
             if not engines.done():
                 self._host.kill()
             await engines
+            self.audience.said("stopped")
         finally:
             for task in (engines, stop):
                 task.cancel()

@@ -13,7 +13,7 @@ from launcher.gateway.replicas import Endpoint, Replicas
 from launcher.gateway.server import Gateway
 from launcher.profile.model import GatewaySection, ModelSection, TemplatePolicy
 
-PATIENCE_S = 20.0  # a test that waits longer has failed
+PATIENCE_S = 5.0  # a test that waits longer has failed
 CHAT = "/v1/chat/completions"
 
 

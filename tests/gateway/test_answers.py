@@ -98,6 +98,11 @@ TEXT, IMAGE, IMAGE2 = (
 )
 
 
+def test_deeply_nested_json_is_the_engines_to_judge() -> None:
+    body = b'{"enable_thinking": true, "messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert change_chat(body, PLAIN).body == body
+
+
 def test_images_come_first() -> None:
     policy = TemplatePolicy(image_first=True)
     messages = [{"role": "user", "content": [TEXT, IMAGE, {"type": "text", "text": "u"}, IMAGE2]}]

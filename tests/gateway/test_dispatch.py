@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from launcher.gateway.dispatch import Dispatcher, Place, Ticket, Verdict
 from launcher.gateway.replicas import Endpoint, Replicas
 from tests.fakes.process import FakeEngine, fake_engine
-from tests.gateway.harness import CHAT, chat, events, gateway_to
+from tests.gateway.harness import CHAT, chat, events, gateway_to, request_bytes
 
 
 def made(replicas: int = 1, max_in_flight: int = 2, max_queued: int = 3, timeout_s: float = 10) -> Dispatcher[Ticket]:
@@ -300,15 +300,26 @@ async def test_a_drain_loses_nothing(engine: FakeEngine) -> None:
 
 async def test_close_cuts_off_what_is_left(engine: FakeEngine) -> None:
     await engine.set(hold_after=1)
-    async with gateway_to(engine.url) as desk:
-        client = await desk.client()
-        await client.post(CHAT, chat(stream=True))
+    async with gateway_to(engine.url, max_in_flight=2) as desk:
+        stream, whole, waiting = [await desk.client() for _ in range(3)]
+        await stream.post(CHAT, chat(stream=True))
         await engine.wait("hold")
+        await whole.post(CHAT, chat())
+        await engine.wait("hold", 2)
+        await waiting.post(CHAT, chat())
+        await desk.until(lambda: desk.gateway.queued == 1)
         await desk.gateway.close()
-        await engine.wait("abort")
-        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await client.read()
+        seen = await engine.wait("abort", 2)
+        assert seen["counts"]["request"] == 2  # who waited was not started in the last moment
+        told = events((await stream.read()).body)
+        assert told[-2]["error"]["message"] == "The request was cut off: the endpoint is stopping."
+        assert told[-1] == "[DONE]"
+        for client in (whole, waiting):
+            answer = await client.read()
+            assert (answer.status, answer.error["reason"]) == (503, "draining")
+            assert await client.at_end()
         assert not desk.gateway.connections
+        await desk.at_rest()
 
 
 async def test_activity_tells_what_is_in_flight(engine: FakeEngine) -> None:
@@ -316,8 +327,15 @@ async def test_activity_tells_what_is_in_flight(engine: FakeEngine) -> None:
     async with gateway_to(engine.url) as desk:
         assert desk.replicas.activity(0).last_byte_at is None
         client = await desk.client()
+        for path in ("/v1/models", "/tokenize"):  # answered by the API server alone
+            await (client.post(path, chat()) if path == "/tokenize" else client.send(request_bytes("GET", path)))
+            assert (await client.read()).status == 200
+        await client.post(CHAT, {"model": "other", "messages": []})
+        assert (await client.read()).status == 404
+        assert desk.replicas.activity(0).last_byte_at is None
         await client.post(CHAT, chat(stream=True))
         await client.read_head()
+        await client.read_chunk()
         activity = desk.replicas.activity(0)
         assert activity.in_flight == 1
         now = asyncio.get_running_loop().time()
@@ -326,3 +344,42 @@ async def test_activity_tells_what_is_in_flight(engine: FakeEngine) -> None:
         await engine.release()
         await desk.at_rest()
         assert desk.replicas.activity(0).in_flight == 0
+
+
+async def test_a_head_alone_is_no_sign_of_life(engine: FakeEngine) -> None:
+    """vLLM's API server sends a stream's head before the engine's core has done anything."""
+    await engine.set(fault="slow_head")
+    async with gateway_to(engine.url) as desk:
+        client = await desk.client()
+        await client.post(CHAT, chat())
+        await engine.wait("request")
+        await desk.get("/v1/models")
+        assert desk.replicas.activity(0).last_byte_at is None
+
+
+def test_an_older_ticket_that_comes_back_is_the_next_to_expire() -> None:
+    dispatcher = made(replicas=2, max_in_flight=1)
+    tickets = [Ticket() for _ in range(3)]
+    for now, ticket in enumerate(tickets):
+        dispatcher.submit(ticket, now)
+    assert dispatcher.next_expiry() == 12
+    assert dispatcher.reassign(tickets[0], 5) is Verdict.QUEUED
+    assert dispatcher.next_expiry() == 10
+
+
+async def test_who_comes_back_into_the_queue_waits_no_longer_than_others(engine: FakeEngine) -> None:
+    """The timer was set for a younger request: it has to be set anew."""
+    await engine.set(hold_after=0)
+    with fake_engine(hold_after=0) as other:
+        async with gateway_to(engine.url, other.url, max_in_flight=1, queue_timeout=3600) as desk:
+            for count in (1, 2, 3):
+                await (await desk.client()).post(CHAT, chat())
+                await desk.until(lambda count=count: len(desk.gateway.active) == count)
+            (younger,) = desk.gateway.dispatcher.queue
+            oldest = next(e for e in desk.gateway.active if e.replica and e.replica.index == 0)
+            oldest.arrived_at -= 1800
+            await engine.call("/_fake/reset", {})  # drops its connections: the request goes back to its place
+            await desk.until(lambda: desk.gateway.queued == 2 or younger.place is not Place.QUEUED)
+            if desk.gateway.queued == 2:
+                assert desk.gateway._expiry is not None
+                assert desk.gateway._expiry.when() == pytest.approx(oldest.arrived_at + 3600)

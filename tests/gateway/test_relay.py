@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import socket
 
@@ -268,6 +269,40 @@ async def test_a_thousand_streams_at_once(desk: Desk, engine: FakeEngine) -> Non
         assert all(answer.endswith(b"data: [DONE]\n\n") for answer in answers)
         await many.at_rest()
         assert (await engine.seen())["counts"]["done"] == 1000
+
+
+async def test_a_body_is_let_go_when_the_answer_begins(desk: Desk, engine: FakeEngine) -> None:
+    """A stream may last for minutes, and a picture takes megabytes."""
+    await engine.set(hold_after=1)
+    client = await desk.client()
+    await client.post(CHAT, chat("x" * 1_000_000, stream=True))
+    await client.read_head()
+    (exchange,) = desk.gateway.active
+    held = [value for value in gc.get_referents(exchange, exchange._changes, exchange.request) if type(value) is bytes]
+    assert max(map(len, held)) < 1000
+    assert (exchange.request.body, exchange._changes.body) == (b"", b"")
+
+
+async def test_connections_of_a_burst_are_not_kept_for_ever(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some engines never close an idle connection."""
+    await engine.set(keepalive_s=600, hold_after=0)
+    async with gateway_to(engine.url) as desk:
+        clients = [await desk.client() for _ in range(10)]
+        for client in clients:
+            await client.post(CHAT, chat())
+        await engine.wait("hold", 10)
+        await engine.release(10)
+        for client in clients:
+            await client.read()
+        assert repr(desk.gateway.pool) == "<Pool idle=10>"
+        for connection in desk.gateway.pool._idle[desk.replicas.all[0]]:
+            connection.idle_since -= 60
+        await engine.set(hold_after=-1)
+        await desk.post(chat())
+        await desk.post(chat())
+        assert repr(desk.gateway.pool) == "<Pool idle=1>"
 
 
 async def test_large_bodies_pass(desk: Desk, engine: FakeEngine) -> None:
