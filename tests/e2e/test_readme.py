@@ -15,19 +15,19 @@ SERVED_AT = "http://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["openai", "langchain"])
-def test_python(endpoint: Endpoint, number: int) -> None:
+def test_python(served: Endpoint, number: int) -> None:
     code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[number]
     done = subprocess.run(
-        [sys.executable, "-c", code.replace(SERVED_AT, endpoint.url)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code.replace(SERVED_AT, served.url)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert "Paris" in done.stdout
 
 
-def test_curl(endpoint: Endpoint) -> None:
+def test_curl(served: Endpoint) -> None:
     line = re.search(r"^\$ (curl .*?\\\n.*?)\n", README, re.MULTILINE | re.DOTALL)
     assert line
     done = subprocess.run(
-        ["bash", "-c", line[1].replace(SERVED_AT, endpoint.url)], capture_output=True, text=True, timeout=120
+        ["bash", "-c", line[1].replace(SERVED_AT, served.url)], capture_output=True, text=True, timeout=120
     )
     assert "Paris" in done.stdout, done.stderr

@@ -16,16 +16,16 @@ from tests.e2e.endpoint import QUESTION, Endpoint, content, get, wait_for
 REPORT_EXTRA_BODY = {"enable_thinking": True, "return_reasoning": True}  # as row A2 has it
 
 
-def test_paris(endpoint: Endpoint) -> None:
-    with urllib.request.urlopen(endpoint.chat(endpoint.url, max_tokens=32), timeout=60) as response:
+def test_paris(served: Endpoint) -> None:
+    with urllib.request.urlopen(served.chat(served.url, max_tokens=32), timeout=60) as response:
         answer = json.load(response)["choices"][0]["message"]["content"]
-    streamed = "".join(map(content, endpoint.stream(endpoint.url, max_tokens=32)))
+    streamed = "".join(map(content, served.stream(served.url, max_tokens=32)))
     assert "Paris" in answer
     assert streamed == answer
 
 
-def test_openai_client(endpoint: Endpoint) -> None:
-    client = openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none")
+def test_openai_client(served: Endpoint) -> None:
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")
     assert [model.id for model in client.models.list()] == ["smollm2"]
     asked = {
         "model": "smollm2",
@@ -39,9 +39,9 @@ def test_openai_client(endpoint: Endpoint) -> None:
     assert "Paris" in "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
-def test_langchain_with_the_reports_extra_body(endpoint: Endpoint) -> None:
+def test_langchain_with_the_reports_extra_body(served: Endpoint) -> None:
     chat = ChatOpenAI(
-        base_url=f"{endpoint.url}/v1",
+        base_url=f"{served.url}/v1",
         api_key="none",
         model="smollm2",
         max_tokens=32,
@@ -54,27 +54,27 @@ def test_langchain_with_the_reports_extra_body(endpoint: Endpoint) -> None:
     assert "Paris" in "".join(pieces)
 
 
-def test_an_answer_nobody_reads_is_aborted_in_the_engine(endpoint: Endpoint) -> None:
+def test_an_answer_nobody_reads_is_aborted_in_the_engine(served: Endpoint) -> None:
     """By its counters of tokens: an aborted answer is not in vllm:request_success_total, as of 0.32."""
-    before = endpoint.engine_metric("vllm:generation_tokens_total")
-    stream = endpoint.stream(endpoint.url, max_tokens=1500, ignore_eos=True)
+    before = served.engine_metric("vllm:generation_tokens_total")
+    stream = served.stream(served.url, max_tokens=1500, ignore_eos=True)
     next(stream)
-    assert endpoint.engine_metric("vllm:num_requests_running") == 1
+    assert served.engine_metric("vllm:num_requests_running") == 1
     stream.close()
-    wait_for("the abort", lambda: endpoint.engine_metric("vllm:num_requests_running") == 0, within_s=60)
-    assert endpoint.engine_metric("vllm:generation_tokens_total") < before + 1400
+    wait_for("the abort", lambda: served.engine_metric("vllm:num_requests_running") == 0, within_s=60)
+    assert served.engine_metric("vllm:generation_tokens_total") < before + 1400
 
 
-def test_the_engines_errors_pass_as_they_are(endpoint: Endpoint) -> None:
-    client = openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0)
+def test_the_engines_errors_pass_as_they_are(served: Endpoint) -> None:
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
     asked = [{"role": "user", "content": "x"}]
     with pytest.raises(openai.BadRequestError, match="max_model_len=2048") as refused:
         client.chat.completions.create(model="smollm2", messages=asked, max_tokens=100_000)
     assert refused.value.response.headers["x-launcher-src"] == "engine"
 
 
-def test_health_ready_metrics(endpoint: Endpoint) -> None:
-    url = endpoint.url
+def test_health_ready_metrics(served: Endpoint) -> None:
+    url = served.url
     assert get(f"{url}/health")[0] == 200
     status, ready = get(f"{url}/ready")
     assert (status, ready["ready"]) == (200, True)
@@ -82,8 +82,8 @@ def test_health_ready_metrics(endpoint: Endpoint) -> None:
         assert b"launcher_requests_total" in response.read()
 
 
-def test_the_printed_curl_line_works_when_pasted(endpoint: Endpoint) -> None:
-    line = re.search(r"  curl .*?\\\n.*?\n", endpoint.said)
-    assert line, endpoint.said
+def test_the_printed_curl_line_works_when_pasted(served: Endpoint) -> None:
+    line = re.search(r"  curl .*?\\\n.*?\n", served.said)
+    assert line, served.said
     pasted = subprocess.run(["bash", "-c", line[0]], capture_output=True, text=True, timeout=60)
     assert "Paris" in json.loads(pasted.stdout)["choices"][0]["message"]["content"]

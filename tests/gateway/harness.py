@@ -13,7 +13,7 @@ from launcher.gateway.replicas import Endpoint, Replicas
 from launcher.gateway.server import Gateway
 from launcher.profile.model import GatewaySection, ModelSection, TemplatePolicy
 
-PATIENCE_S = 5.0  # a test that waits longer has failed
+PATIENCE_S = 20.0  # a test that waits longer has failed
 CHAT = "/v1/chat/completions"
 
 
@@ -133,9 +133,14 @@ class Desk:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Lets the gateway work until something holds; each turn asks it something, so that no time need be guessed."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not holds():
-                await self.get("/health")
+        client = await self.client()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not holds():
+                    await client.send(request_bytes("GET", "/health"))
+                    await client.read()
+        finally:
+            client.close()
 
     async def at_rest(self) -> None:
         """Waits until the gateway works on nothing, and checks that its books say so too."""
