@@ -70,14 +70,16 @@ class NotifyingAudience:
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
         os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)  # a parent that is suspended must not suspend us
 
     def tell(self, **message: object) -> None:
-        """One message; a parent that is gone is no error."""
+        """One message; a parent that is gone, or does not read, is no error."""
         if self._fd is None:
             return
         try:
             os.write(self._fd, json.dumps(message).encode() + b"\n")
-        except BrokenPipeError:
+        except (BrokenPipeError, BlockingIOError):
+            os.close(self._fd)
             self._fd = None
 
     def said(self, line: str) -> None:

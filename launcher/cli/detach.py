@@ -28,7 +28,7 @@ def start_detached(loaded: LoadedProfile, sets: Sequence[str], *, wait: bool, ti
     log_path.parent.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "launcher", "up", str(loaded.path), "--notify-fd", str(write_end)]
     argv += [part for one in sets for part in ("--set", one)] + ["--force"] * force
-    with log_path.open("wb") as log:
+    with log_path.open("ab") as log:  # a second `up -d` of a name that runs must not empty the first one's
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(write_end,), start_new_session=True
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -79,12 +80,14 @@ def stop(found: Found, *, now: bool) -> None:
         raise LauncherError(f"{found.name} is only just starting", "Try again in a moment.")
     click.echo(f"{found.name}: stopping (pid {pid})", err=True)
     allowed_s = float(found.record.get("stop_within_s", 60.0))
-    os.kill(pid, signal.SIGTERM)
-    if now:
-        os.kill(pid, signal.SIGINT)  # of another kind: two alike in one instant are one signal
+    with contextlib.suppress(ProcessLookupError):  # it ends by itself just now
+        os.kill(pid, signal.SIGTERM)
+        if now:
+            os.kill(pid, signal.SIGINT)  # of another kind: two alike in one instant are one signal
     if not wait_unlocked(found.path, allowed_s):
         click.echo(f"{found.name}: not gone within {allowed_s:g} s: killed", err=True)
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
         wait_unlocked(found.path, KILL_WAIT_S)
         end_leftovers(found.record)
         forget(found.path)
@@ -166,11 +169,14 @@ def show_tail(path: Path, lines: int, prefix: str) -> int:
 
 def show_from(path: Path, offset: int, prefix: str) -> int:
     """Print whole lines that came after ``offset``; the offset after them. A file that shrank was rotated: from its start."""
-    size = path.stat().st_size if path.exists() else 0
-    offset = offset if size >= offset else 0
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read()
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            offset = offset if size >= offset else 0
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:  # between a rotation's two steps
+        return 0
     whole = data[: data.rfind(b"\n") + 1]
     for line in whole.decode("utf-8", "replace").splitlines():
         click.echo(prefix + line)

@@ -1,9 +1,11 @@
 """Takes requests off a client's stream of bytes, in whatever pieces it comes: strictly, within limits, without I/O or clock.
 
-The parser is our own, not llhttp (httptools), on purpose. A head is split by C code and each line looked up among those
-known, so no Python runs for a header line that was seen before: measured on a client's ten usual headers it takes 0.6
-to 0.7 of httptools' time, whose callbacks run once a header. And it refuses more: bare CR and LF, blanks before colons,
-repeated lengths, folded lines. tests/gateway/test_parsing.py has llhttp read all that we accept and compares.
+The head's parser is our own, not llhttp (httptools), on purpose. A head is split in C and each line looked up among
+those known, so that a line seen before costs one look-up; httptools calls back into Python for each. On the 14 headers
+of openai's client ours takes 7.4 µs with all its checks, httptools 6.6 µs before the first. What llhttp lets pass has
+to be refused again anyway (repeated Host, Transfer-Encoding beside others), and its bytes would have to be put together
+again for the engine, while ours pass on untouched. tests/gateway/test_parsing.py has llhttp read all that we accept and
+compares.
 """
 
 from __future__ import annotations

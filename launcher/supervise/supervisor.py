@@ -330,18 +330,22 @@ class Supervisor:
                     self._tell(engine, attempt, state.Failed(f"hung: asked for one token while idle, {fault}"))
                     return
             if verdict is liveness.Verdict.HUNG:
-                self._tell(
-                    engine,
-                    attempt,
-                    state.Failed(
-                        f"hung: {pulse.in_flight} requests in flight and no token for {self._timeouts.stall:g} s",
-                        "If it was only slow, raise timeouts.stall.",
-                    ),
-                )
-                return
+                in_flight = pulse.in_flight
+                # The work may have been requests that get no token, such as a flood of refused ones: so it is asked too.
+                pulse, fault = await self._probe(engine, pulse)
+                if fault:
+                    self._tell(
+                        engine,
+                        attempt,
+                        state.Failed(
+                            f"hung: {in_flight} requests in flight and no token for {self._timeouts.stall:g} s",
+                            "If it was only slow, raise timeouts.stall.",
+                        ),
+                    )
+                    return
 
     async def _probe(self, engine: Engine, pulse: liveness.Pulse) -> tuple[liveness.Pulse, str]:
-        """One token from an idle engine: the new pulse and what is wrong, if anything is."""
+        """One token from an engine that gives none to others: the new pulse and what is wrong, if anything is."""
         assert engine.client is not None
         loop = asyncio.get_running_loop()
         began = loop.time()

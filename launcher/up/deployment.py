@@ -6,9 +6,12 @@ Prints nothing: what happens is told to an `Audience`, and to the run directory'
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import logging
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from launcher import __version__
@@ -23,6 +26,7 @@ from launcher.up.hosts import ExternalHost, Host, Switchboard, VllmHost, externa
 from launcher.up.prepare import Prepared
 from launcher.up.snapshot import Audience, EngineView, Snapshot
 
+log = logging.getLogger("launcher.up")
 RECORD_VERSION = 1
 DEFAULT_MAX_IN_FLIGHT = 256  # vLLM's own default of max_num_seqs on the smaller cards
 STOP_MARGIN_S = 15.0  # for killing what is left and closing; `down` kills the launcher after drain + stop + this
@@ -72,13 +76,13 @@ class Deployment:
             self._stop_now.set()
         else:
             self._stop.set()
-            self.audience.said("stopping: no new requests, running ones finish (once more to stop at once)")
+            self._say("stopping: no new requests, running ones finish (once more to stop at once)")
 
     async def run(self) -> None:
         """From a bound port to the last process gone. Raises EngineError when no engine is left."""
         host, port = await self._gateway.start()
         self._url = f"http://{browsable(host)}:{port}"
-        self.audience.said(f"gateway listens on {self._url}; it answers 503 until an engine is ready")
+        self._say(f"gateway listens on {self._url}; it answers 503 until an engine is ready")
         self._publish()
         engines = asyncio.create_task(self._host.run())
         stop = asyncio.create_task(self._stop.wait())
@@ -93,7 +97,7 @@ class Deployment:
             if not engines.done():
                 self._host.kill()
             await engines
-            self.audience.said("stopped")
+            self._say("stopped")
         finally:
             for task in (engines, stop):
                 task.cancel()
@@ -112,7 +116,7 @@ class Deployment:
         left = drained.result() if drained.done() else self._in_flight
         drained.cancel()
         if left:
-            self.audience.said(f"{left} requests were still running and are cut off")
+            self._say(f"{left} requests were still running and are cut off")
 
     async def _unless_hurried(self, work: asyncio.Task[None] | asyncio.Task[int]) -> None:
         """Until ``work`` is done or somebody asks a second time to stop."""
@@ -122,13 +126,18 @@ class Deployment:
 
     def _changed(self, line: str) -> None:
         if line:
-            self.audience.said(line)
+            self._say(line)
         if self._state not in ("draining", "stopped"):
             self._state = standing(self._host.views())
         self._publish()
         if self._state == "ready" and not self._was_ready:
             self._was_ready = True
-            self.audience.ready(self.snapshot())
+            with going_on_without("the terminal or log that is written to"):
+                self.audience.ready(self.snapshot())
+
+    def _say(self, line: str) -> None:
+        with going_on_without("the terminal or log that is written to"):
+            self.audience.said(line)
 
     def snapshot(self) -> Snapshot:
         """The deployment as it is now."""
@@ -148,18 +157,28 @@ class Deployment:
 
     def _publish(self) -> None:
         snapshot = self.snapshot()
-        self.rundir.write(
-            {
-                "schema_version": RECORD_VERSION,
-                "pid": os.getpid(),
-                "profile": str(self._profile_path),
-                "logs": str(self.logs),
-                "started": self._started,
-                "stop_within_s": self.profile.timeouts.drain + self.profile.timeouts.stop + STOP_MARGIN_S,
-                **dataclasses.asdict(snapshot),
-            }
-        )
-        self.audience.changed(snapshot)
+        record = {
+            "schema_version": RECORD_VERSION,
+            "pid": os.getpid(),
+            "profile": str(self._profile_path),
+            "logs": str(self.logs),
+            "started": self._started,
+            "stop_within_s": self.profile.timeouts.drain + self.profile.timeouts.stop + STOP_MARGIN_S,
+            **dataclasses.asdict(snapshot),
+        }
+        with going_on_without(f"the record in {self.rundir.path}"):
+            self.rundir.write(record)
+        with going_on_without("the terminal or log that is written to"):
+            self.audience.changed(snapshot)
+
+
+@contextlib.contextmanager
+def going_on_without(what: str) -> Iterator[None]:
+    """A terminal that was closed or a disk that is full must not end what serves, nor cut its drain short."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("going on without %s: %s", what, error.strerror or error)
 
 
 def standing(engines: tuple[EngineView, ...]) -> str:

@@ -248,11 +248,22 @@ async def test_a_stopped_engine_is_seen_as_hung_and_restarted(tmp_path: Path) ->
 async def test_work_without_tokens_is_hung(tmp_path: Path) -> None:
     async with watched(tmp_path) as one:
         await one.until_phase(Phase.READY)
+        await one.call("/_fake/set", {"fault": "hang"})
         one.gateway.doing = FakeActivity(in_flight=2)
         await one.until(lambda: one.engine.state.attempt == 2)
         one.gateway.doing = FakeActivity()
         await one.until_phase(Phase.READY, attempt=2)
     assert ("down", "hung: 2 requests in flight and no token for 0.5 s") in one.gateway.heard
+
+
+async def test_work_that_gets_no_token_from_an_engine_that_can_give_one(tmp_path: Path) -> None:
+    """A flood of requests that the engine refuses: something is always in flight, and nothing is wrong."""
+    async with watched(tmp_path) as one:
+        await one.until_phase(Phase.READY)
+        asked = (await one.call("/_fake/seen"))["counts"]["request"]
+        one.gateway.doing = FakeActivity(in_flight=2)
+        await one.call(f"/_fake/wait?event=request&count={asked + 3}&timeout=10")  # probed, again and again
+        assert (one.engine.state.phase, one.engine.state.attempt) == (Phase.READY, 1)
 
 
 async def test_a_crash_loop_stops_at_its_budget(tmp_path: Path) -> None:

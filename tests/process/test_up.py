@@ -177,6 +177,41 @@ def test_foreground_without_a_terminal_prints_plain_lines(endpoint: FakeEndpoint
     assert stderr.splitlines()[-1] == "stopped"
 
 
+def test_a_reader_that_leaves_ends_nothing(endpoint: FakeEndpoint) -> None:
+    """`launcher up 2>&1 | head`, or a terminal that is closed: it serves on, restarts its engine, and drains."""
+    endpoint.behave(hold_after=30)
+    process = foreground(endpoint, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for("ready", lambda: endpoint.record()["state"] == "ready")
+    assert process.stderr is not None
+    process.stderr.close()
+    os.kill(endpoint.engine()["pid"], signal.SIGKILL)
+    wait_for("ready again", lambda: endpoint.engine()["restarts"] == 1 and endpoint.record()["state"] == "ready", 30)
+    request = endpoint.chat(endpoint.url, stream=True, max_tokens=40, messages=COUNT)
+    with urllib.request.urlopen(request, timeout=20) as stream:
+        stream.readline()
+        os.kill(process.pid, signal.SIGHUP)  # as the kernel does when the terminal goes
+        wait_for("draining", lambda: endpoint.record()["state"] == "draining", 30)
+        urllib.request.urlopen(endpoint.engine()["url"] + "/_fake/release?count=1", b"{}", timeout=20).close()
+        assert "w39" in stream.read().decode()
+    process.wait(30)
+
+
+def test_a_record_that_cannot_be_written_ends_nothing(endpoint: FakeEndpoint) -> None:
+    """As on a disk that is full."""
+    start(endpoint)
+    url, engine = endpoint.url, endpoint.engine()
+    (obstacle := endpoint.state_dir / "fake" / "state.json.partial").mkdir()
+    os.kill(engine["pid"], signal.SIGKILL)
+
+    def is_ready() -> bool:
+        status, body = get(f"{url}/ready")
+        return status == 200 and body["replicas"][0]["in_flight"] == 0
+
+    wait_for("down", lambda: not is_ready(), 30)
+    wait_for("ready again", is_ready, 30)
+    obstacle.rmdir()
+
+
 def test_a_second_ctrl_c_stops_at_once(endpoint: FakeEndpoint) -> None:
     endpoint.behave(hold_after=100)
     process = foreground(endpoint, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
