@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from launcher.profile.model import TimeoutsSection
+from launcher.supervise.engine import ReplicaListener
 from launcher.supervise.engine_client import EngineClient
-from launcher.supervise.supervisor import ReplicaListener
 
 log = logging.getLogger("launcher.supervise")
 

@@ -83,7 +83,9 @@ class RunDir:
             ) from None
         left = read_record(path)
         stale_pid = None if left.get("state", ENDED) == ENDED else left.get("pid")
-        return cls(path, lock, stale_pid, end_leftovers(left))
+        ended = end_leftovers(left)
+        forget(path)  # before anybody can take the earlier launcher's pid for ours
+        return cls(path, lock, stale_pid, ended)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Replace the record."""
@@ -97,7 +99,8 @@ class RunDir:
 
 def forget(path: Path) -> None:
     """Leave a record that names no process: nothing of this deployment runs any more."""
-    replace_record(path, {**read_record(path), "engines": [], "state": ENDED})
+    kept = {key: value for key, value in read_record(path).items() if key in ("profile", "logs")}
+    replace_record(path, {**kept, "state": ENDED})
 
 
 def replace_record(path: Path, record: Mapping[str, Any]) -> None:

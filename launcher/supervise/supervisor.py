@@ -9,99 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from launcher.errors import LauncherError
 from launcher.profile.model import TimeoutsSection, WarmupSection
-from launcher.supervise import liveness, state
-from launcher.supervise.child import Child, Exit, kill_session
-from launcher.supervise.engine_client import EngineClient, EngineRefused
+from launcher.supervise import state
+from launcher.supervise.child import Child, kill_session
+from launcher.supervise.engine import Engine, EngineSpec, ReplicaListener
+from launcher.supervise.engine_client import EngineClient
 from launcher.supervise.restart import RestartPolicy
 from launcher.supervise.state import EngineState, Phase, transition
 from launcher.supervise.warmup import WarmupFailed, warm_up
+from launcher.supervise.watch import Watch
 
 log = logging.getLogger("launcher.supervise")
 
 HEALTH_POLL_S = 0.2
 KILL_GRACE_S = 5.0  # how long a guard may take to clear everything below it before it is killed itself
-TAIL_LINES = 2000  # of an engine's log, kept for the diagnosis; vLLM's tracebacks run to hundreds
-
-
-class Activity(Protocol):
-    """What the gateway knows of a replica. ``last_byte_at`` is in the event loop's time."""
-
-    @property
-    def in_flight(self) -> int: ...
-
-    @property
-    def last_byte_at(self) -> float | None: ...
-
-
-class ReplicaListener(Protocol):
-    """Who is told which replicas can take requests, and tells how those are doing: the gateway, in production."""
-
-    def starting(self, index: int, url: str) -> None: ...
-
-    def ready(self, index: int) -> None: ...
-
-    def down(self, index: int, reason: str) -> None: ...
-
-    def activity(self, index: int) -> Activity: ...
-
-
-class Command(Protocol):
-    """What to run, and where it will listen."""
-
-    @property
-    def argv(self) -> Sequence[str]: ...
-
-    @property
-    def url(self) -> str: ...
-
-    def environment(self, inherited: Mapping[str, str]) -> Mapping[str, str]:
-        """The whole environment of the process."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Why an engine ended, for people; ``retry_helps`` is False where a restart would end in the same way."""
-
-    reason: str
-    remedy: str = ""
-    retry_helps: bool = True
-
-
-@dataclass(frozen=True)
-class EngineSpec:
-    """One engine to keep running. ``command`` is asked anew for every attempt (a fresh port each time)."""
-
-    index: int
-    command: Callable[[], Command]
-    model: str
-    sees_images: bool
-    diagnose: Callable[[Sequence[str], Exit], Finding]
-    stage_of: Callable[[str], str | None]
-    logger: logging.Logger
-
-
-@dataclass
-class Engine:
-    """One engine's mutable side. ``state`` is written by the supervisor's loop only; ``child`` and ``client`` by the task
-    of the running attempt; ``stage`` also by the reader of its log. ``probes`` are the tasks of the present phase."""
-
-    spec: EngineSpec
-    state: EngineState = field(default_factory=EngineState)
-    child: Child | None = None
-    client: EngineClient | None = None
-    stage: str = ""
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    probes: set[asyncio.Task[None]] = field(default_factory=set)
-    last_failure: str = ""
 
 
 class Supervisor:
@@ -312,52 +238,10 @@ class Supervisor:
             self._tell(engine, attempt, state.Warmed())
 
     async def _watch(self, engine: Engine, attempt: int) -> None:
-        """Liveness of a ready engine, by its tokens."""
+        """Liveness of a ready engine."""
         assert engine.client is not None
-        loop = asyncio.get_running_loop()
-        pulse = liveness.Pulse(progress_at=loop.time())
-        while True:
-            await asyncio.sleep(liveness.tick_s(self._timeouts))
-            activity = self._listener.activity(engine.spec.index)
-            pulse = pulse.seen(loop.time(), activity.in_flight, activity.last_byte_at)
-            verdict = liveness.judge(pulse, loop.time(), self._timeouts)
-            if verdict in (liveness.Verdict.LOOK_CLOSER, liveness.Verdict.HUNG):
-                pulse = pulse.counted(loop.time(), await engine.client.token_count(timeout_s=2.0))
-                verdict = liveness.judge(pulse, loop.time(), self._timeouts)
-            elif verdict is liveness.Verdict.PROBE:
-                pulse, fault = await self._probe(engine, pulse)
-                if fault:
-                    self._tell(engine, attempt, state.Failed(f"hung: asked for one token while idle, {fault}"))
-                    return
-            if verdict is liveness.Verdict.HUNG:
-                in_flight = pulse.in_flight
-                # The work may have been requests that get no token, such as a flood of refused ones: so it is asked too.
-                pulse, fault = await self._probe(engine, pulse)
-                if fault:
-                    self._tell(
-                        engine,
-                        attempt,
-                        state.Failed(
-                            f"hung: {in_flight} requests in flight and no token for {self._timeouts.stall:g} s",
-                            "If it was only slow, raise timeouts.stall.",
-                        ),
-                    )
-                    return
-
-    async def _probe(self, engine: Engine, pulse: liveness.Pulse) -> tuple[liveness.Pulse, str]:
-        """One token from an engine that gives none to others: the new pulse and what is wrong, if anything is."""
-        assert engine.client is not None
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            await engine.client.one_token(self._timeouts.probe)
-        except EngineRefused as error:
-            activity = self._listener.activity(engine.spec.index)
-            pulse = pulse.seen(loop.time(), activity.in_flight, activity.last_byte_at)
-            if error.status in (429, 503) or pulse.progress_at > began:
-                return pulse.answered(loop.time()), ""  # busy, or meanwhile at work for others: alive
-            return pulse, error.message
-        return pulse.answered(loop.time()), ""
+        watch = Watch(engine.client, lambda: self._listener.activity(engine.spec.index), self._timeouts)
+        self._tell(engine, attempt, await watch.until_hung())
 
     async def _kill(self, engine: Engine) -> None:
         child = engine.child

@@ -21,11 +21,12 @@ from launcher.plan.plan import Plan
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import ExternalEngine
 from launcher.supervise.child import Exit
+from launcher.supervise.engine import Engine, EngineSpec, Finding, ReplicaListener
 from launcher.supervise.external import ExternalServer, ExternalWatch
 from launcher.supervise.logfiles import engine_logger
 from launcher.supervise.restart import RestartPolicy
 from launcher.supervise.state import Phase
-from launcher.supervise.supervisor import Engine, EngineSpec, Finding, ReplicaListener, Supervisor
+from launcher.supervise.supervisor import Supervisor
 from launcher.up.prepare import Prepared
 from launcher.up.snapshot import EngineView, progress_line, view_engine, view_external
 

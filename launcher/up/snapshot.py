@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from launcher.supervise.child import start_time
+from launcher.supervise.engine import Engine
 from launcher.supervise.external import ExternalServer
 from launcher.supervise.state import RUNNING, Phase
-from launcher.supervise.supervisor import Engine
 
 
 @dataclass(frozen=True)

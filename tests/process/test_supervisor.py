@@ -20,9 +20,10 @@ import pytest
 
 from launcher.profile.model import Profile
 from launcher.supervise.child import Exit, start_time
+from launcher.supervise.engine import Engine, EngineSpec, Finding
 from launcher.supervise.restart import RestartPolicy
 from launcher.supervise.state import Phase
-from launcher.supervise.supervisor import Engine, EngineSpec, Finding, Supervisor
+from launcher.supervise.supervisor import Supervisor
 from tests.fakes.process import SCRIPT
 
 FAST = {

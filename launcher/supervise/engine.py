@@ -1,0 +1,89 @@
+"""What the supervisor keeps of one engine, and the faces of those it deals with: the gateway and the command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from launcher.supervise.child import Child, Exit
+from launcher.supervise.engine_client import EngineClient
+from launcher.supervise.state import EngineState
+
+TAIL_LINES = 2000  # of an engine's log, kept for the diagnosis; vLLM's tracebacks run to hundreds
+
+
+class Activity(Protocol):
+    """What the gateway knows of a replica. ``last_byte_at`` is in the event loop's time."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+    @property
+    def last_byte_at(self) -> float | None: ...
+
+
+class ReplicaListener(Protocol):
+    """Who is told which replicas can take requests, and tells how those are doing: the gateway, in production."""
+
+    def starting(self, index: int, url: str) -> None: ...
+
+    def ready(self, index: int) -> None: ...
+
+    def down(self, index: int, reason: str) -> None: ...
+
+    def activity(self, index: int) -> Activity: ...
+
+
+class Command(Protocol):
+    """What to run, and where it will listen."""
+
+    @property
+    def argv(self) -> Sequence[str]: ...
+
+    @property
+    def url(self) -> str: ...
+
+    def environment(self, inherited: Mapping[str, str]) -> Mapping[str, str]:
+        """The whole environment of the process."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why an engine ended, for people; ``retry_helps`` is False where a restart would end in the same way."""
+
+    reason: str
+    remedy: str = ""
+    retry_helps: bool = True
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One engine to keep running. ``command`` is asked anew for every attempt (a fresh port each time)."""
+
+    index: int
+    command: Callable[[], Command]
+    model: str
+    sees_images: bool
+    diagnose: Callable[[Sequence[str], Exit], Finding]
+    stage_of: Callable[[str], str | None]
+    logger: logging.Logger
+
+
+@dataclass
+class Engine:
+    """One engine's mutable side. ``state`` is written by the supervisor's loop only; ``child`` and ``client`` by the task
+    of the running attempt; ``stage`` also by the reader of its log. ``probes`` are the tasks of the present phase."""
+
+    spec: EngineSpec
+    state: EngineState = field(default_factory=EngineState)
+    child: Child | None = None
+    client: EngineClient | None = None
+    stage: str = ""
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    probes: set[asyncio.Task[None]] = field(default_factory=set)
+    last_failure: str = ""
