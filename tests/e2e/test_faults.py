@@ -19,9 +19,16 @@ from tests.e2e.endpoint import PROFILE, ROOT, Endpoint, content, get, wait_for
 LONG = {"max_tokens": 300, "ignore_eos": True}
 
 
-def ready_again(endpoint: Endpoint, url: str, restarts: int) -> dict[str, object]:
-    wait_for("ready again", lambda: get(f"{url}/ready")[0] == 200 and endpoint.engine()["restarts"] >= restarts)
-    return endpoint.engine()
+def ready_again(endpoint: Endpoint, restarts: int) -> dict[str, object]:
+    """The engine, once it is ready after so many restarts: both from one record, since /ready may still be the old one."""
+
+    def is_ready() -> dict[str, object] | None:
+        record = endpoint.record()
+        engine = record["engines"][0]
+        return engine if record["state"] == "ready" and engine["restarts"] >= restarts else None
+
+    engine: dict[str, object] = wait_for("ready again", is_ready)
+    return engine
 
 
 def processes_of(endpoint: Endpoint) -> set[int]:
@@ -44,17 +51,17 @@ def test_kill_9_in_mid_answer(endpoint: Endpoint) -> None:
     last = list(events)[-1]  # ends with [DONE], or stream() raises
     assert last["error"]["src"] == "gateway"
     assert last["error"]["code"] == 502
-    after = ready_again(endpoint, url, before["restarts"] + 1)
+    after = ready_again(endpoint, before["restarts"] + 1)
     assert after["pid"] != before["pid"]
     assert "SIGKILL" in after["last_failure"]
     assert "Paris" in "".join(map(content, endpoint.stream(url, max_tokens=32)))
 
 
 def test_a_stopped_engine_is_seen_as_hung(endpoint: Endpoint) -> None:
-    url, before = endpoint.url, endpoint.engine()
+    before = endpoint.engine()
     for pid in processes_of(endpoint) - {before["guard_pid"]}:
         os.kill(pid, signal.SIGSTOP)
-    after = ready_again(endpoint, url, before["restarts"] + 1)
+    after = ready_again(endpoint, before["restarts"] + 1)
     assert after["last_failure"].startswith("hung: ")
 
 
@@ -86,7 +93,7 @@ def test_a_crash_loop_ends_at_its_budget(own_endpoint: Endpoint) -> None:
     assert second.returncode == 4
     assert f"'cpu-smollm2' is already running (pid {launcher}, {url})" in second.stderr
     os.kill(own_endpoint.engine()["pid"], signal.SIGKILL)
-    ready_again(own_endpoint, url, 1)
+    ready_again(own_endpoint, 1)
     os.kill(own_endpoint.engine()["pid"], signal.SIGKILL)
     wait_for("the end", lambda: own_endpoint.record() == {})
     said = (own_endpoint.state_dir / own_endpoint.name / "logs" / "up.log").read_text()
