@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.engine.command import engine_command
+from launcher.engine.command import engine_command, visible_cards
 from launcher.engine.weights import planned_model_path, prepare_model
 from launcher.errors import PreconditionError
 from launcher.gateway.sockets import listen
@@ -32,17 +33,18 @@ class Prepared:
 
 
 def make_checked_plan(loaded: LoadedProfile, *, force: bool) -> Plan:
-    """The plan. Raises PreconditionError when it does not fit, unless ``force``."""
+    """The plan. Raises PreconditionError when it does not fit, unless ``force``; too few cards cannot be forced."""
     facts = read_model_facts(loaded.profile, loaded.base_dir)
     plan = make_plan(loaded.profile, facts, machine_memory=main_memory())
-    if plan.verdict == "does_not_fit" and not force:
+    if plan.verdict == "does_not_fit" and not (force and plan.placements):
         faults = [finding for finding in plan.findings if finding.severity == "error"]
         lines = [
             f"{finding.message}\n    {finding.remedy}" if finding.remedy else finding.message for finding in faults
         ]
         raise PreconditionError(
             "the plan does not fit:\n" + "\n".join(f"  - {line}" for line in lines),
-            f"`launcher plan {loaded.path}` shows the arithmetic; --force starts all the same.",
+            f"`launcher plan {loaded.path}` shows the arithmetic"
+            + ("; --force starts all the same." if plan.placements else "."),
         )
     return plan
 
@@ -99,14 +101,15 @@ def check_hardware(profile: Profile, plan: Plan, say: Callable[[str], None]) -> 
     if profile.hardware.device != "cuda":
         return
     present = find_gpus()
-    needed = sorted({gpu for placement in plan.placements for gpu in placement.gpus})
+    outer = os.environ.get("CUDA_VISIBLE_DEVICES")
+    needed = {card for placement in plan.placements for card in visible_cards(placement, outer).split(",")}
     if len(present) < len(needed):
         raise PreconditionError(
             f"the plan needs {len(needed)} cards, this machine has {len(present)}",
             "Lower engine.replicas or engine.tensor_parallel; `launcher doctor` lists the cards.",
         )
     for gpu in present:
-        if gpu.index in needed:
+        if str(gpu.index) in needed:  # a card that is named by its UUID is not looked at
             check_card(profile, gpu, say)
 
 
