@@ -18,7 +18,7 @@ PROFILE = Path(__file__).resolve().parents[3] / "profiles" / "2x4090.yaml"
 
 def test_too_few_cards_cannot_be_forced() -> None:
     loaded = load_profile(PROFILE, sets=["hardware.gpus=1"], env={})
-    with pytest.raises(PreconditionError, match="need 2 cards, but hardware.gpus is 1") as refused:
+    with pytest.raises(PreconditionError, match=r"need 2 cards, but hardware\.gpus is 1") as refused:
         make_checked_plan(loaded, force=True)
     assert "--force" not in refused.value.hint
 
