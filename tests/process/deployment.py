@@ -29,7 +29,7 @@ model: {{path: model, load_format: dummy, served_name: smollm2}}
 hardware: {{device: cpu}}
 engine: {{kv_cache_memory: 64MiB, python: {python}, replicas: {replicas}}}
 gateway: {{listen: "127.0.0.1:0"}}
-timeouts: {{start: 30s, warmup: 10s, stall: 2s, probe_interval: 500ms, probe: 2s, drain: 20s, stop: 2s}}
+timeouts: {{start: 30s, warmup: 10s, stall: 3s, probe_interval: 500ms, probe: 5s, drain: 20s, stop: 2s}}
 restart: {{backoff: 10ms, budget: 2}}
 """
 
