@@ -209,6 +209,7 @@ async def test_a_client_that_leaves_while_waiting_frees_its_place(engine: FakeEn
         await second.post(CHAT, chat())
         await desk.until(lambda: desk.gateway.queued == 1)
         second.close()
+        await desk.until(lambda: desk.gateway.queued == 0)
         await engine.release()
         assert (await first.read()).status == 200
         await desk.at_rest()
