@@ -21,7 +21,7 @@ from launcher.supervise.engine import Engine, EngineSpec, ReplicaListener
 from launcher.supervise.engine_client import EngineClient
 from launcher.supervise.restart import RestartPolicy
 from launcher.supervise.state import EngineState, Phase, transition
-from launcher.supervise.warmup import WarmupFailed, warm_up
+from launcher.supervise.warmup import WarmupFailed, warm_up, warmup_requests
 from launcher.supervise.watch import Watch
 
 log = logging.getLogger("launcher.supervise")
@@ -224,14 +224,8 @@ class Supervisor:
             self._on_change(engine)
 
         try:
-            await warm_up(
-                engine.client,
-                self._warmup,
-                sees_images=engine.spec.sees_images,
-                base_dir=self._base_dir,
-                timeout_s=self._timeouts.warmup,
-                on_step=on_step,
-            )
+            requests = warmup_requests(self._warmup, sees_images=engine.spec.sees_images, base_dir=self._base_dir)
+            await warm_up(engine.client, requests, timeout_s=self._timeouts.warmup, on_step=on_step)
         except WarmupFailed as error:
             self._tell(engine, attempt, state.Failed(error.message, error.hint, error.retry_helps))
         else:

@@ -10,6 +10,7 @@ import base64
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,73 +65,68 @@ def picture_url(image: str, base_dir: Path) -> str:
             raise WarmupFailed(
                 f"warmup.image: {path} cannot be read: {error.strerror}",
                 "Give another file, or auto for a made picture.",
+                retry_helps=False,
             ) from None
         media_type = MEDIA_TYPES.get(path.suffix.lower(), "image/png")
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
+@dataclass(frozen=True)
+class WarmupRequest:
+    """One request of the warm-up; ``answer`` is what it must contain, where that is known."""
+
+    what: str
+    messages: Sequence[Mapping[str, Any]]
+    max_tokens: int
+    answer: str = ""
+
+
+def warmup_requests(section: WarmupSection, *, sees_images: bool, base_dir: Path) -> list[WarmupRequest]:
+    """Everything that ``section`` asks for, in order. Raises WarmupFailed for a picture that cannot be read."""
+    requests = [WarmupRequest("text", _messages(section, prompt), section.max_tokens) for prompt in section.prompts]
+    if sees_images and section.image != "none":
+        picture = {"type": "image_url", "image_url": {"url": picture_url(section.image, base_dir)}}
+        content: list[Mapping[str, Any]] = [picture, {"type": "text", "text": "Describe the picture."}]
+        requests.append(WarmupRequest("image", _messages(section, content), section.max_tokens))
+    if (canary := section.canary) is not None:
+        # asked bare: a system prompt that forbids such questions must not make a sound engine look broken
+        question = [{"role": "user", "content": canary.prompt}]
+        requests.append(WarmupRequest("canary", question, canary.max_tokens, canary.contains))
+    return requests
+
+
 async def warm_up(
-    client: EngineClient,
-    section: WarmupSection,
-    *,
-    sees_images: bool,
-    base_dir: Path,
-    timeout_s: float,
-    on_step: Callable[[str], None],
+    client: EngineClient, requests: Sequence[WarmupRequest], *, timeout_s: float, on_step: Callable[[str], None]
 ) -> None:
-    """Send everything that ``section`` asks for. Raises WarmupFailed with the reason and the remedy."""
+    """Send ``requests`` one after another. Raises WarmupFailed with the reason and the remedy."""
     try:
         async with asyncio.timeout(timeout_s):
-            await _send_all(client, section, sees_images, base_dir, timeout_s, on_step)
+            for number, request in enumerate(requests, 1):
+                on_step(f"warming up {number}/{len(requests)}: {request.what}")
+                _check(request, await _ask(client, request, timeout_s))
     except TimeoutError:
         raise WarmupFailed(
             f"warm-up was not done within {timeout_s:g} s",
             "Raise timeouts.warmup, or shorten warmup.prompts and warmup.max_tokens.",
         ) from None
     except EngineRefused as error:
+        is_final = error.status is not None and 400 <= error.status < 500  # the next process would refuse it too
         raise WarmupFailed(
-            f"warm-up request failed: {error.message}", "`launcher logs` shows the engine's side."
+            f"warm-up request failed: {error.message}",
+            "`launcher logs` shows the engine's side.",
+            retry_helps=not is_final,
         ) from None
 
 
-async def _send_all(
-    client: EngineClient,
-    section: WarmupSection,
-    sees_images: bool,
-    base_dir: Path,
-    timeout_s: float,
-    on_step: Callable[[str], None],
-) -> None:
-    total = len(section.prompts) + (sees_images and section.image != "none") + (section.canary is not None)
-    done = 0
-
-    def step(what: str) -> None:
-        nonlocal done
-        done += 1
-        on_step(f"warming up {done}/{total}: {what}")
-
-    for prompt in section.prompts:
-        step("text")
-        await _ask(client, _messages(section, prompt), section.max_tokens, timeout_s)
-    if sees_images and section.image != "none":
-        step("image")
-        picture = {"type": "image_url", "image_url": {"url": picture_url(section.image, base_dir)}}
-        content: list[Mapping[str, Any]] = [picture, {"type": "text", "text": "Describe the picture."}]
-        await _ask(client, _messages(section, content), section.max_tokens, timeout_s)
-    if section.canary is not None:
-        step("canary")
-        # asked bare: a system prompt that forbids such questions must not make a sound engine look broken
-        answer = await _ask(
-            client, [{"role": "user", "content": section.canary.prompt}], section.canary.max_tokens, timeout_s
+def _check(request: WarmupRequest, answer: str) -> None:
+    if request.answer.casefold() not in answer.casefold():
+        raise WarmupFailed(
+            f"canary: asked {request.messages[-1]['content']!r}, the engine answered {answer.strip()[:200]!r}, "
+            f"which does not contain {request.answer!r}",
+            "The model or its precision is wrong: try model.dtype: float32 or engine.compile: eager, "
+            "or correct warmup.canary.",
+            retry_helps=False,
         )
-        if section.canary.contains.casefold() not in answer.casefold():
-            raise WarmupFailed(
-                f"canary: asked {section.canary.prompt!r}, the engine answered {answer.strip()[:200]!r}, "
-                f"which does not contain {section.canary.contains!r}",
-                "The model or its precision is wrong: try model.dtype: float32 or engine.compile: eager, "
-                "or correct warmup.canary.",
-                retry_helps=False,
-            )
 
 
 def _messages(section: WarmupSection, content: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -138,13 +134,12 @@ def _messages(section: WarmupSection, content: str | Sequence[Mapping[str, Any]]
     return [*system, {"role": "user", "content": content}]
 
 
-async def _ask(client: EngineClient, messages: Sequence[Mapping[str, Any]], max_tokens: int, timeout_s: float) -> str:
+async def _ask(client: EngineClient, request: WarmupRequest, timeout_s: float) -> str:
     try:
-        return await client.chat(messages, max_tokens, timeout_s)
+        return await client.chat(request.messages, request.max_tokens, timeout_s)
     except EngineRefused as error:
-        last = messages[-1]["content"]
+        last = request.messages[-1]["content"]
         if error.status == 400 and "chat template" in error.message and isinstance(last, str):
-            return await client.complete(
-                last, max_tokens, timeout_s
-            )  # a base model: it continues text, it does not chat
+            # a base model: it continues text, it does not chat
+            return await client.complete(last, request.max_tokens, timeout_s)
         raise

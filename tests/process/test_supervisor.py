@@ -84,14 +84,16 @@ class FakeCommand:
 class Watched:
     """A supervisor over one fake engine, and a way to wait for what becomes of it."""
 
-    def __init__(self, tmp_path: Path, behaviour: dict[str, Any], settings: dict[str, Any], sees_images: bool) -> None:
+    def __init__(
+        self, tmp_path: Path, behaviour: dict[str, Any], settings: dict[str, Any], sees_images: bool, model: str
+    ) -> None:
         profile = Profile.model_validate({"name": "t", "model": {"id": "m"}, **FAST, **settings})
         self.behaviour = behaviour
         self.gateway = Gateway()
         self.stages: list[str] = []
         self._changed = asyncio.Event()
         spec = EngineSpec(
-            0, self.command, "m", sees_images, self.diagnose, self.stage_of, logging.getLogger("test.engine")
+            0, self.command, model, sees_images, self.diagnose, self.stage_of, logging.getLogger("test.engine")
         )
         self.supervisor = Supervisor(
             [spec],
@@ -154,9 +156,13 @@ class Watched:
 
 @asynccontextmanager
 async def watched(
-    tmp_path: Path, settings: dict[str, Any] | None = None, sees_images: bool = False, **behaviour: Any
+    tmp_path: Path,
+    settings: dict[str, Any] | None = None,
+    sees_images: bool = False,
+    model: str = "m",
+    **behaviour: Any,
 ) -> AsyncIterator[Watched]:
-    one = Watched(tmp_path, behaviour, settings or {}, sees_images)
+    one = Watched(tmp_path, behaviour, settings or {}, sees_images, model)
     one.supervisor.start()
     running = asyncio.create_task(one.supervisor.run())
     try:
@@ -202,6 +208,20 @@ async def test_a_wrong_canary_never_serves(tmp_path: Path) -> None:
     )
     assert "ready" not in one.gateway.words
     assert one.engine.state.attempt == 1
+
+
+async def test_a_warm_up_that_the_engine_refuses_is_not_repeated(tmp_path: Path) -> None:
+    settings = {"warmup": {"image": "no-such.png"}}
+    async with watched(tmp_path, settings, sees_images=True) as one:
+        await one.until_phase(Phase.FAILED)
+    assert (one.engine.state.attempt, one.engine.state.reason) == (
+        1,
+        f"warmup.image: {tmp_path}/no-such.png cannot be read: No such file or directory",
+    )
+    async with watched(tmp_path, model="another") as one:
+        await one.until_phase(Phase.FAILED)
+    assert one.engine.state.attempt == 1
+    assert one.engine.state.reason.startswith("warm-up request failed: /v1/chat/completions answered 404: ")
 
 
 async def test_kill_9_is_followed_by_a_fresh_engine(tmp_path: Path) -> None:
