@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,36 @@ def test_tools_find_nothing(command: list[str]) -> None:
     tool = Path(sys.executable).with_name(command[0])
     done = subprocess.run([str(tool), *command[1:]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# module → distribution, where the names differ
+DISTRIBUTIONS = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "prometheus_client": "prometheus-client"}
+IN_THE_ENGINES_PYTHON = {"launcher/engine/convert_gguf.py", "launcher/probe/parser_dump.py"}  # run where vLLM is
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Another package may bring a module along today and not tomorrow."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=\[]", line)[0] for line in project["dependencies"]}
+    undeclared = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in (ROOT / "launcher").rglob("*.py")
+        if str(path.relative_to(ROOT)) not in IN_THE_ENGINES_PYTHON
+        for module in imported(path)
+        if DISTRIBUTIONS.get(module, module) not in declared | {"launcher"} | sys.stdlib_module_names
+    }
+    assert undeclared == set()
+
+
+def imported(path: Path) -> set[str]:
+    """The first names of all absolute imports in a file, also of those within functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
 
 
 def console_block(command: str) -> list[str]:

@@ -74,18 +74,18 @@ def _on_the_hub(profile: Profile, offline: bool) -> Finding:
     model_id = profile.model.id
     if offline or is_offline():
         return Finding("model", "fail", f"{model_id} is not in {hub_cache()}, and the hub may not be asked", ELSEWHERE)
-    import httpx
+    import httpx2
 
     hub, token = endpoint(), _token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        status = httpx.get(f"{hub}/api/models/{model_id}", headers=headers, timeout=HUB_ANSWER_S).status_code
-    except httpx.HTTPError as error:
+        status = httpx2.get(f"{hub}/api/models/{model_id}", headers=headers, timeout=HUB_ANSWER_S).status_code
+    except httpx2.HTTPError as error:
         reason = str(error) or type(error).__name__
         return Finding("model", "fail", f"{model_id} is not here, and {hub} does not answer ({reason})", ELSEWHERE)
-    if status == httpx.codes.OK:
+    if status == httpx2.codes.OK:
         return Finding("model", "ok", f"{model_id} can be had from {hub}")
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+    if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
         given = "the token that is set has no right to it" if token else "HF_TOKEN is not set"
         remedy = f"check the name; if it is gated, accept its terms at {hub}/{model_id} and set HF_TOKEN"
         return Finding("model", "fail", f"{hub} does not show {model_id} (status {status}); {given}", remedy)

@@ -16,7 +16,7 @@ from pathlib import Path
 from launcher.engine.convert_gguf import FAILURES
 from launcher.engine.model_folder import folder_faults
 from launcher.errors import PreconditionError
-from launcher.probe.arguments import cache_dir
+from launcher.probe.cache import cache_dir
 
 CONVERTER = 1  # raise it when convert_gguf.py writes something else from the same file
 # model.packaged → the distribution that carries it, the version that is known to, and the pattern of its file

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import PreconditionError
+from launcher.probe.cache import cache_dir
 from launcher.probe.vllm_build import VllmBuild
 
 ASK_TIMEOUT_S = 180.0
@@ -125,13 +126,6 @@ def own_arguments(argv: Sequence[str]) -> Sequence[str]:
     if len(argv) > 2 and argv[1] == "-m" and argv[2].startswith("vllm."):
         return argv[5:] if argv[3:4] == ["serve"] or argv[3:4] == ("serve",) else argv[3:]
     return argv
-
-
-def cache_dir() -> Path:
-    """Where the launcher keeps what can be made again: $LAUNCHER_CACHE, else vllm-profile-launcher/ in the user's cache."""
-    if own := os.environ.get("LAUNCHER_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vllm-profile-launcher"
 
 
 def groups(argv: Sequence[str]) -> Iterator[Group]:

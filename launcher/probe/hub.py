@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.plan.model_shape import ModelFacts, WeightBytes
+from launcher.probe.cache import cache_dir
 from launcher.probe.safetensors_header import header_length, main_dtype, parse_header, weights_of
 
 TOTAL_S = 5.0
@@ -56,7 +57,7 @@ def facts_from_hub(model_id: str, revision: str, *, total_s: float = TOTAL_S) ->
 
 
 def _ask(model_id: str, revision: str, deadline: float) -> ModelFacts:
-    import httpx
+    import httpx2
     from huggingface_hub import constants, get_token
 
     if constants.is_offline_mode() if hasattr(constants, "is_offline_mode") else constants.HF_HUB_OFFLINE:
@@ -64,7 +65,7 @@ def _ask(model_id: str, revision: str, deadline: float) -> ModelFacts:
     token = get_token()
     base = f"{os.environ.get('HF_ENDPOINT', constants.ENDPOINT).rstrip('/')}/{model_id}/resolve/{revision}"
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    with httpx.Client(headers=headers, follow_redirects=True) as client:
+    with httpx2.Client(headers=headers, follow_redirects=True) as client:
         hub = _Hub(client, base, deadline)
         config = hub.json("config.json")
         if config is None:
@@ -106,7 +107,7 @@ class _Hub:
 
     def get(self, name: str, byte_range: tuple[int, int] | None = None) -> bytes | None:
         """A file's bytes, or the given range of them; None if there is no such file."""
-        import httpx
+        import httpx2
 
         left = self._deadline - time.monotonic()
         if left <= 0:
@@ -123,7 +124,7 @@ class _Hub:
                     content += chunk
                     if wanted is not None and len(content) >= wanted:
                         break  # a server that ignores ranges would send the whole file
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise HubUnreachable(f"the hub cannot be reached ({type(error).__name__}: {error})") from None
         skipped = byte_range[0] if byte_range and response.status_code == 200 else 0
         if skipped:
@@ -163,10 +164,9 @@ def _refuse(status: int) -> None:
 
 
 def _cache_file(model_id: str, revision: str) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "launcher" / "facts"
     endpoint = os.environ.get("HF_ENDPOINT", "")
     digest = hashlib.sha256(f"{endpoint} {model_id} {revision}".encode()).hexdigest()[:16]
-    return root / f"{model_id.replace('/', '--')}-{digest}.json"
+    return cache_dir() / "facts" / f"{model_id.replace('/', '--')}-{digest}.json"
 
 
 def _read_cache(path: Path, revision: str) -> ModelFacts | None:

@@ -19,8 +19,7 @@ from launcher.probe.model_files import read_model_facts
 from launcher.probe.vllm_build import VllmBuild, check_arguments, engine_python, find_vllm
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import Profile, VllmEngine
-
-GIB = 2**30
+from launcher.profile.units import GIB
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 from launcher.cli.plan import without_secrets
 
 ROOT = Path(__file__).parents[3]
-FORBIDDEN = ("torch", "vllm", "transformers", "huggingface_hub", "httpx", "rich", "pynvml", "numpy")
+FORBIDDEN = ("torch", "vllm", "transformers", "huggingface_hub", "httpx", "httpx2", "rich", "pynvml", "numpy")
 
 
 def launcher(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
