@@ -14,6 +14,7 @@ from launcher.gateway.dispatch import SUSPECT_S, Dispatcher, Verdict
 from launcher.gateway.heads import RequestHead
 from launcher.gateway.http1 import ClientConnection
 from launcher.gateway.ingest import prepare
+from launcher.gateway.ledger import Capacity
 from launcher.gateway.metrics import Labels, Metrics
 from launcher.gateway.pool import Pool
 from launcher.gateway.refusal import BUG, Refusal, Refused
@@ -22,7 +23,7 @@ from launcher.gateway.replicas import Replica, Replicas
 from launcher.gateway.requests import Request
 from launcher.gateway.routes import Kind, Route, find_route
 from launcher.gateway.sockets import listen
-from launcher.profile.model import GatewaySection, ModelSection
+from launcher.profile.model import AdmissionSection, GatewaySection, ModelSection
 
 log = logging.getLogger("launcher.gateway")
 DRAINING_RETRY_S = 5.0
@@ -38,15 +39,17 @@ class Gateway:
         replicas: Replicas,
         *,
         model: ModelSection,
-        max_in_flight: int,
+        admission: AdmissionSection,
+        capacity: Capacity,
         version: str = __version__,
     ) -> None:
         self.settings, self.replicas, self.model, self.version = settings, replicas, model, version
+        self.admission = admission
         self.dispatcher: Dispatcher[Exchange] = Dispatcher(
             replicas,
-            max_in_flight=max_in_flight,
-            max_queued=settings.max_queued,
-            queue_timeout_s=settings.queue_timeout,
+            max_in_flight=admission.max_in_flight or capacity.sequences,
+            max_queued=admission.max_queued,
+            queue_timeout_s=admission.deadline or 30.0,
         )
         self.metrics = Metrics(self._gauges)
         self.connections: set[ClientConnection] = set()
@@ -265,10 +268,10 @@ class Gateway:
             return Refusal(503, "not_ready", f"No engine is ready: {why}.", retry_after_s=wait)
         waiting = len(self.dispatcher.queue)
         if reason == "queue_full":
-            message = f"Too many requests: {waiting} wait already (gateway.max_queued {self.settings.max_queued})."
+            message = f"Too many requests: {waiting} wait already (admission.max_queued {self.admission.max_queued})."
         else:
-            limit = self.settings.queue_timeout
-            message = f"No engine had room within {limit:g} s (gateway.queue_timeout); {waiting} more wait."
+            limit = self.dispatcher.queue_timeout_s
+            message = f"No engine had room within {limit:g} s (admission.deadline); {waiting} more wait."
         return Refusal(429, reason, message, retry_after_s=wait)
 
     def _replica_changed(self, replica: Replica) -> None:

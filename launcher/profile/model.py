@@ -261,15 +261,78 @@ class GatewaySection(Section):
     write_timeout: Duration = Field(
         60.0, description="Longest time in which a client reads nothing of its answer; then it is cut off."
     )
+    tls_cert: Text | None = Field(
+        None,
+        description="Certificate chain (PEM) to serve HTTPS with. Relative to the profile's file. Goes with tls_key.",
+    )
+    tls_key: Text | None = Field(None, description="Private key (PEM) of tls_cert. Relative to the profile's file.")
+    auth: Literal["auto", "none", "keys"] = Field(
+        "auto",
+        description="keys: every request needs an API key. none: nobody does. auto: keys, unless there are none and listen is on loopback.",
+    )
+    keys_file: Text | None = Field(
+        None,
+        description="File of API keys (hashes), written by `launcher key`. Default: in the state folder. Relative to the profile's file.",
+    )
+
+
+class AdmissionSection(Section):
+    """What is let in, in which order, and how long it may wait. Keys that are not given follow from the mode."""
+
+    mode: Literal["low-latency", "balanced", "high-throughput"] = Field(
+        "balanced",
+        description="Preset of the keys below; also `launcher mode` while running, or X-Mode for one request.",
+    )
+    deadline: Duration | None = Field(
+        None,
+        description="Longest wait in the queue; then 429, or 503 if no engine is ready. Default: by mode and priority, 200ms for normal in balanced.",
+    )
+    deadline_per_1k: DurationOrZero | None = Field(
+        None,
+        description="Added to the deadline for each 1,000 prompt tokens that the engine has to compute. Default: by mode.",
+    )
+    window: DurationOrZero | None = Field(
+        None, description="How long a full engine's next group may be collected. Default: by mode, 50ms at most."
+    )
+    window_when: Literal["when_saturated", "always", "never"] | None = Field(
+        None,
+        description="When the window holds. An idle engine never waits, except with always, which is there for comparison.",
+    )
+    max_prefill: Positive | None = Field(
+        None,
+        description="Most prompt tokens a replica has in hand before their first token. Default: by mode, about one engine.max_num_batched_tokens.",
+    )
     max_in_flight: Positive | None = Field(
         None,
-        description="Most requests that one replica works on at once; the rest wait here. Default: engine.max_num_seqs, or 256.",
+        description="Most sequences that one replica works on at once; the rest wait here. Default: engine.max_num_seqs, or 256.",
     )
     max_queued: Annotated[int, Field(ge=0)] = Field(
         1024, description="Most requests that wait; one more is refused with 429."
     )
-    queue_timeout: DurationOrZero = Field(
-        30.0, description="Longest wait for an engine; then 429, or 503 if none is ready."
+    max_queued_tokens: Positive | None = Field(
+        None,
+        description="Most tokens (prompts and expected answers) that wait. Default: 64 times max_prefill for each replica.",
+    )
+    ageing: Duration = Field(
+        2.0,
+        description="After so long in the queue the work of one batch token budget ranks like none. Shorter: nearer to first come, first served.",
+    )
+    adaptive: bool = Field(
+        False, description="Let max_prefill and max_in_flight move, within half and twice, by what TTFT and ITL show."
+    )
+    counting: Literal["estimate", "exact"] = Field(
+        "estimate",
+        description="How text is priced: by a learnt ratio of bytes to tokens, or with the model's own tokenizer in a thread.",
+    )
+    prefix_affinity: bool = Field(
+        True, description="Prefer the replica that has a prompt's beginning in its prefix cache, where that wins."
+    )
+    restart_wait: DurationOrZero = Field(
+        60.0,
+        description="How long a request whose engine died waits for another one, or for its restart, to take it over.",
+    )
+    resume_streams: bool = Field(
+        True, description="Continue a broken stream from another replica, or the restarted one, where that is exact."
     )
 
 
@@ -348,6 +411,9 @@ class Profile(Section):
     hardware: HardwareSection = Field(HardwareSection(), description="The machine that this profile expects.")
     engine: Engine = Field(VllmEngine(), description="The engines.")
     gateway: GatewaySection = Field(GatewaySection(), description="The server in front of them.")
+    admission: AdmissionSection = Field(
+        AdmissionSection(), description="What is let in, in which order, and how long it may wait."
+    )
     warmup: WarmupSection = Field(WarmupSection(), description="What each engine is asked before it counts as ready.")
     logging: LoggingSection = Field(LoggingSection(), description="Where logs go.")
     timeouts: TimeoutsSection = Field(TimeoutsSection(), description="How long each thing may take.")

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher import __version__
+from launcher.gateway.ledger import Capacity
 from launcher.gateway.replicas import Replicas
 from launcher.gateway.server import Gateway
+from launcher.plan.plan import Plan
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import ExternalEngine, Profile, VllmEngine
 from launcher.supervise.logfiles import launcher_logger
@@ -28,7 +30,6 @@ from launcher.up.snapshot import Audience, EngineView, Snapshot
 
 log = logging.getLogger("launcher.up")
 RECORD_VERSION = 1
-DEFAULT_MAX_IN_FLIGHT = 256  # vLLM's own default of max_num_seqs on the smaller cards
 STOP_MARGIN_S = 15.0  # for killing what is left and closing; `down` kills the launcher after drain + stop + this
 
 
@@ -48,7 +49,8 @@ class Deployment:
             self.profile.gateway,
             self._replicas,
             model=self.profile.model,
-            max_in_flight=max_in_flight(self.profile),
+            admission=self.profile.admission,
+            capacity=capacity(prepared.plan),
             version=__version__,
         )
         self._host = self._make_host(loaded, prepared)
@@ -191,10 +193,14 @@ def standing(engines: tuple[EngineView, ...]) -> str:
     return "failed" if all(phase in FINAL for phase in phases) else "starting"
 
 
-def max_in_flight(profile: Profile) -> int:
-    """Most requests that one replica works on at once."""
-    own = profile.engine.max_num_seqs if isinstance(profile.engine, VllmEngine) else None
-    return profile.gateway.max_in_flight or own or DEFAULT_MAX_IN_FLIGHT
+def capacity(plan: Plan) -> Capacity:
+    """What one replica can take, as the plan has it; vLLM's own defaults where it does not know."""
+    usual = Capacity()
+    settings = plan.settings
+    if settings is None:
+        own = plan.profile.engine.max_num_seqs if isinstance(plan.profile.engine, VllmEngine) else None
+        return Capacity(sequences=own or usual.sequences)
+    return Capacity(settings.max_num_batched_tokens, settings.max_num_seqs, plan.kv_tokens)
 
 
 def browsable(host: str) -> str:

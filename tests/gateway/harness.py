@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.gateway.ledger import Capacity
 from launcher.gateway.replicas import Endpoint, Replicas
 from launcher.gateway.server import Gateway
-from launcher.profile.model import GatewaySection, ModelSection, TemplatePolicy
+from launcher.profile.model import AdmissionSection, GatewaySection, ModelSection, TemplatePolicy
 
 PATIENCE_S = 20.0  # a test that waits longer has failed
 CHAT = "/v1/chat/completions"
@@ -156,15 +157,24 @@ class Desk:
 
 @asynccontextmanager
 async def gateway_to(
-    *urls: str, max_in_flight: int = 64, template: TemplatePolicy | None = None, ready: bool = True, **settings: Any
+    *urls: str,
+    max_in_flight: int = 64,
+    capacity: Capacity | None = None,
+    template: TemplatePolicy | None = None,
+    ready: bool = True,
+    **settings: Any,
 ) -> AsyncIterator[Desk]:
-    """A gateway in front of engines at ``urls``; ``settings`` are GatewaySection's, durations in seconds."""
+    """A gateway in front of engines at ``urls``; ``settings`` are GatewaySection's and AdmissionSection's, in seconds."""
     replicas = Replicas()
-    unknown = set(settings) - set(GatewaySection.model_fields)
+    unknown = set(settings) - set(GatewaySection.model_fields) - set(AdmissionSection.model_fields)
     assert not unknown, f"no such settings: {unknown}"
-    section = GatewaySection(listen="127.0.0.1:0").model_copy(update=settings)
+    of = lambda section: {key: value for key, value in settings.items() if key in section.model_fields}  # noqa: E731
+    section = GatewaySection(listen="127.0.0.1:0").model_copy(update=of(GatewaySection))
+    patient = AdmissionSection().model_copy(update={"deadline": 30.0})  # tests of other things are not about time
+    admission = patient.model_copy(update=of(AdmissionSection))
     model = ModelSection(served_name="fake-model", template=template or TemplatePolicy())
-    gateway = Gateway(section, replicas, model=model, max_in_flight=max_in_flight)
+    can = capacity or Capacity(batch_tokens=1_000_000, sequences=max_in_flight)
+    gateway = Gateway(section, replicas, model=model, admission=admission, capacity=can)
     for index, url in enumerate(urls):
         replicas.add(index, Endpoint(url))
     desk = Desk(gateway, replicas, await gateway.start())

@@ -99,7 +99,7 @@ def resident_bytes() -> int:
 async def test_nothing_is_left_of_abuse(engine: FakeEngine) -> None:
     await engine.set(inter_token_s=0.002)
     chance = random.Random(7)
-    async with gateway_to(engine.url, max_in_flight=16, queue_timeout=5, head_timeout=0.5, body_timeout=0.5) as desk:
+    async with gateway_to(engine.url, max_in_flight=16, deadline=5, head_timeout=0.5, body_timeout=0.5) as desk:
         await wave(desk, 100, chance)  # what is made once is made now
         desk.gateway.pool.close()
         files, memory = len(os.listdir("/proc/self/fd")), resident_bytes()

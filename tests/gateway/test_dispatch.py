@@ -200,7 +200,7 @@ async def test_a_full_queue_is_429(engine: FakeEngine) -> None:
         answer = await desk.post(chat())
         assert answer.status == 429
         assert answer.error == {
-            "message": "Too many requests: 1 wait already (gateway.max_queued 1).", "type": "rate_limit_error",
+            "message": "Too many requests: 1 wait already (admission.max_queued 1).", "type": "rate_limit_error",
             "param": None, "code": 429, "reason": "queue_full", "src": "gateway",
         }  # fmt: skip
         assert 1 <= int(answer.headers["retry-after"]) <= 120
@@ -213,7 +213,7 @@ async def test_a_full_queue_is_429(engine: FakeEngine) -> None:
 
 async def test_too_long_a_wait_is_429_or_503(engine: FakeEngine) -> None:
     await engine.set(hold_after=0)
-    async with gateway_to(engine.url, max_in_flight=1, queue_timeout=0.1) as desk:
+    async with gateway_to(engine.url, max_in_flight=1, deadline=0.1) as desk:
         running = await desk.client()
         await running.post(CHAT, chat())
         await engine.wait("hold")
@@ -371,7 +371,7 @@ async def test_who_comes_back_into_the_queue_waits_no_longer_than_others(engine:
     """The timer was set for a younger request: it has to be set anew."""
     await engine.set(hold_after=0)
     with fake_engine(hold_after=0) as other:
-        async with gateway_to(engine.url, other.url, max_in_flight=1, queue_timeout=3600) as desk:
+        async with gateway_to(engine.url, other.url, max_in_flight=1, deadline=3600) as desk:
             for count in (1, 2, 3):
                 await (await desk.client()).post(CHAT, chat())
                 await desk.until(lambda count=count: len(desk.gateway.active) == count)

@@ -12,10 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from launcher import __version__
 from launcher.errors import PreconditionError
+from launcher.gateway.ledger import Capacity
 from launcher.gateway.metrics import TABLE
 from launcher.gateway.replicas import Endpoint, Replicas
 from launcher.gateway.server import Gateway
-from launcher.profile.model import GatewaySection, ModelSection
+from launcher.profile.model import AdmissionSection, GatewaySection, ModelSection
 from tests.fakes.process import FakeEngine
 from tests.gateway.harness import CHAT, Desk, chat
 
@@ -23,7 +24,13 @@ MY_NAME = Path("/proc/self/comm").read_text().strip()
 
 
 def gateway_at(listen: str) -> Gateway:
-    return Gateway(GatewaySection(listen=listen), Replicas(), model=ModelSection(), max_in_flight=1)
+    return Gateway(
+        GatewaySection(listen=listen),
+        Replicas(),
+        model=ModelSection(),
+        admission=AdmissionSection(),
+        capacity=Capacity(),
+    )
 
 
 async def test_a_port_in_use_names_its_owner() -> None:

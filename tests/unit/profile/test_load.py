@@ -78,8 +78,8 @@ class TestOrder:
 
 class TestOverrides:
     def test_a_section_that_the_file_lacks(self) -> None:
-        loaded = load("gateway.queue_timeout=5s", "warmup.canary={prompt: hi, contains: ho}")
-        assert loaded.profile.gateway.queue_timeout == 5.0
+        loaded = load("admission.deadline=5s", "warmup.canary={prompt: hi, contains: ho}")
+        assert loaded.profile.admission.deadline == 5.0
         assert loaded.profile.warmup.canary is not None
         assert loaded.origins["warmup.canary.contains"] == "--set warmup.canary={prompt: hi, contains: ho}"
 

@@ -61,7 +61,7 @@ DATA = st.fixed_dictionaries(
         "engine": VLLM,
         "description": st.just("") | WORDS,
         "timeouts": section(**dict.fromkeys(TIMES, SECONDS)),
-        "gateway": section(max_body=BYTES, max_queued=st.integers(0, 10**6), idle_timeout=SECONDS),
+        "gateway": section(max_body=BYTES, idle_timeout=SECONDS),
         "warmup": section(
             prompts=st.lists(WORDS, max_size=3).map(tuple),
             canary=st.fixed_dictionaries({"prompt": WORDS, "contains": WORDS}),
