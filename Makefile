@@ -1,13 +1,15 @@
 # make up                                    serve the default profile: a real model on the CPU
 # make up PROFILE=profiles/2x4090.yaml       serve another one
 # make test                                  every test, with a real vLLM on the CPU
+# make fuzz SECONDS=600                      mutate what comes from outside, until something breaks
 
 PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= profiles/cpu-smollm2.yaml
 ARGS    ?=
+SECONDS ?= 60
 
-.PHONY: up test lint clean
+.PHONY: up test fuzz lint clean
 
 up:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) $(PROFILE)
@@ -16,6 +18,10 @@ up:
 test:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) cpu test
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+fuzz:
+	@$(PYTHON) deploy/bootstrap.py $(VENV) none test
+	@$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 lint:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) none test

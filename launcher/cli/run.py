@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from launcher.cli.figures import BLANK, COLUMNS, cells, look, standing
 from launcher.cli.output import OUTPUT_OPTION, SET_OPTION, print_json, print_table
 from launcher.errors import LauncherError, PreconditionError
 from launcher.profile.load import load_profile
@@ -97,38 +98,43 @@ def stop(found: Found, *, now: bool) -> None:
 @click.command("ps", epilog="Example: launcher ps -o json")
 @OUTPUT_OPTION
 def ps_command(output: str) -> None:
-    """List running deployments and their engines."""
+    """List running deployments and their engines.
+
+    With live figures: PREFILL TOKENS is what an engine has in hand of what it may have; TTFT and TOKENS/S (of answers)
+    are of the last minute.
+    """
     found = find_all()
     if output == "json":
-        print_json({"deployments": [describe(one) for one in found]})
+        print_json({"deployments": [{**describe(one), "live": look(one)} for one in found]})
         return
     if not found:
         click.echo("nothing is running; start with: launcher up profiles/cpu-smollm2.yaml", err=True)
         return
-    rows = [row for one in found for row in ps_rows(one)]
-    print_table(("NAME", "STATE", "URL", "ENGINE", "ENGINE STATE", "FOR", "RESTARTS", "LAST FAILURE"), rows)
+    rows = [row for one in found for row in ps_rows(one, look(one))]
+    print_table(("NAME", "STATE", "URL", "ENGINE", "ENGINE STATE", "FOR", *COLUMNS, "RESTARTS", "LAST FAILURE"), rows)
 
 
 def describe(found: Found) -> dict[str, Any]:
-    """One deployment as `ps -o json` prints it."""
+    """One deployment's record as `ps -o json` prints it."""
     record = {key: value for key, value in found.record.items() if key != "schema_version"}
     return {**record, "name": found.name, "state": record.get("state", "starting") if found.alive else "dead"}
 
 
-def ps_rows(found: Found) -> Iterator[tuple[str, ...]]:
+def ps_rows(found: Found, live: dict[str, Any] | None) -> Iterator[tuple[str, ...]]:
     """A table row for each engine; one row for a deployment that has none yet."""
     record = describe(found)
     head = (found.name, str(record["state"]), str(record.get("url", "")))
     if not found.alive:
-        yield (*head, "", "its launcher was killed; `launcher down` or the next `up` cleans up", "", "", "")
+        yield (*head, "", "its launcher was killed; `launcher down` or the next `up` cleans up", "", *BLANK, "", "")
         return
-    for engine in record.get("engines") or [{}]:
-        since = engine.get("since")
+    for number, engine in enumerate(record.get("engines") or [{}]):
+        since, index = engine.get("since"), engine.get("index")
         yield (
             *head,
-            str(engine.get("index", "")),
-            str(engine.get("stage") or engine.get("phase", "")),
+            "" if index is None else str(index),
+            str(engine.get("stage") or engine.get("phase", "")) + standing(live, index),
             f"{time.time() - since:.0f} s" if since else "",
+            *cells(live, index, number == 0),
             str(engine.get("restarts", "")),
             str(engine.get("last_failure", "")),
         )

@@ -28,7 +28,7 @@ class EngineCommand:
     """How one replica is started. ``env`` is added to the inherited environment, ``unset`` is taken out of it."""
 
     argv: tuple[str, ...]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)  # with the engine's API key
     host: str
     port: int
     served_name: str
@@ -39,6 +39,12 @@ class EngineCommand:
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request to the engine needs."""
+        key = self.env.get("VLLM_API_KEY")
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """The whole environment of the engine's process."""
@@ -55,12 +61,15 @@ def engine_command(
     base_dir: Path | None = None,
     environ: Mapping[str, str] | None = None,
     text_only: bool = False,
+    api_key: str = "",
 ) -> EngineCommand:
     """The command for ``placement`` on ``port``, with the model in the folder ``model_path``.
 
     ``base_dir`` (default: the working directory) is the folder of the profile's file, where relative paths start.
     ``environ`` (default: our own) is read for CUDA_VISIBLE_DEVICES only: cards are counted within it, as CUDA does.
     ``text_only``: the model is known to take text alone, so no limits on images and videos are written.
+    ``api_key``: what the engine is to ask for, unless engine.env says another. It goes by the environment, which no other
+    user can read, not by the arguments, which `ps` shows to all.
     Raises ProfileError for extra_args or env that cannot be, PreconditionError for what ``build`` does not know.
     """
     engine = profile.engine
@@ -79,7 +88,7 @@ def engine_command(
     inherited = os.environ if environ is None else environ
     return EngineCommand(
         argv=(*_program(build, model_path), *arguments),
-        env={**_own_env(profile, placement, build, inherited), **engine.env},
+        env={**_own_env(profile, placement, build, inherited, api_key), **engine.env},
         host=HOST,
         port=port,
         served_name=served_name,
@@ -213,11 +222,13 @@ def _quiet_probes(engine: VllmEngine) -> list[str]:
     return ["--disable-access-log-for-endpoints", "/health,/metrics"]
 
 
-def _own_env(profile: Profile, placement: Placement, build: VllmBuild, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What the launcher sets: cards, quick restarts, telemetry off, no key, no colours in the log."""
+def _own_env(
+    profile: Profile, placement: Placement, build: VllmBuild, inherited: Mapping[str, str], api_key: str
+) -> dict[str, str]:
+    """What the launcher sets: cards, quick restarts, telemetry off, the engine's key, no colours in the log."""
     env = {
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_API_KEY": "",
+        "VLLM_API_KEY": api_key,
         "VLLM_LOGGING_COLOR": "0",
         "VLLM_ENABLE_STARTUP_PLAN": "1",
     }

@@ -157,7 +157,7 @@ RESERVED: dict[str, str] = {
     "--host": "engines listen on 127.0.0.1 only; gateway.listen says where clients connect",
     "--port": "the launcher gives each replica a port of its own; gateway.listen says where clients connect",
     "--uds": "the gateway and the supervisor reach engines over TCP on 127.0.0.1",
-    "--api-key": "only the gateway reaches the engine, and it sends no key; keys for clients belong to the gateway",
+    "--api-key": "arguments show in ps to every user; each start has a key of its own, or give VLLM_API_KEY in engine.env",
     "--root-path": "the gateway expects the engine's routes at /v1",
     "--headless": "a headless engine answers no requests, so it could never become ready",
     "--grpc": "the gateway speaks HTTP to the engine",
@@ -178,7 +178,6 @@ RESERVED: dict[str, str] = {
 RESERVED_ENV: dict[str, str] = {
     "CUDA_VISIBLE_DEVICES": "each replica is given its own cards; set it outside, for the launcher, to keep cards back",
     "CUDA_DEVICE_ORDER": "cards are numbered by PCI bus, as nvidia-smi numbers them",
-    "VLLM_API_KEY": "only the gateway reaches the engine, and it sends no key; keys for clients belong to the gateway",
     "VLLM_CPU_KVCACHE_SPACE": "it would override engine.kv_cache_memory",
 }
 

@@ -34,8 +34,9 @@ def change_whole(body: bytes, changes: Changes) -> bytes:
     choices = answer.get("choices") if isinstance(answer, dict) else None
     changed = False
     for choice in choices if isinstance(choices, list) else ():
-        holder = choice.get("message")
-        key = "content"
+        if not isinstance(choice, dict):
+            continue
+        holder, key = choice.get("message"), "content"
         if not isinstance(holder, dict):
             holder, key = choice, "text"
         before = holder.get(key)
@@ -127,6 +128,8 @@ class EventChanger:
 
     def _change_choice(self, choice: dict[str, Any]) -> bool:
         index = choice.get("index", 0)
+        if not isinstance(index, int):  # no engine's: it passes as it came
+            return False
         holder, key = (choice["delta"], "content") if isinstance(choice.get("delta"), dict) else (choice, "text")
         state = self._choices.get(index)
         if state is None:
@@ -149,7 +152,7 @@ class EventChanger:
         for index, state in self._choices.items():
             text = "" if index in self._ended else state.end()
             if text:
-                is_chat = "delta" in self._last["choices"][0]
+                is_chat = any("delta" in choice for choice in self._last["choices"] if isinstance(choice, dict))
                 choice = {"index": index, **({"delta": {"content": text}} if is_chat else {"text": text})}
                 choice |= {"logprobs": None, "finish_reason": None}
                 out += _event({**self._last, "choices": [choice]})

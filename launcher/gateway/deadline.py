@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 
@@ -25,6 +26,11 @@ class Deadline:
         elif self._timer_at > at:
             self._timer.cancel()
             self._arm(at)
+
+    @property
+    def at(self) -> float:
+        """When it is, in the loop's time; infinite: there is none."""
+        return math.inf if self._at is None else self._at
 
     def clear(self) -> None:
         """There is no deadline for now; a timer that still runs will find nothing to do."""

@@ -1,177 +1,427 @@
-"""Who gets which engine and who waits: first in, first out, with a cap for each replica. Decides only; no I/O, no clock."""
+"""Who gets which engine, who waits and who is refused: the queue, the ledgers and the fair shares. Decides only; no I/O.
+
+A request goes to a replica when its prompt fits into what that replica may have in hand before first tokens (about one
+batch token budget), its sequences into max_num_seqs, and prompt and answer into the KV cache. Until then it waits, in
+the order of `order`, no longer than its deadline. Three things together make this worth while (loadtests/RESULTS.md):
+the cap on prompt work in hand, cheapest work first, and the deadline.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from enum import Enum
+from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
+from launcher.gateway.forecast import Inflow, expected_wait_s, retry_after_s
+from launcher.gateway.ledger import Capacity, Caps
+from launcher.gateway.modes import Priority, Rules, rules_of
+from launcher.gateway.order import Account, Waiting, length_group
 from launcher.gateway.replicas import Replica, Replicas
+from launcher.gateway.ticket import Place, Ticket, Verdict
+from launcher.profile.model import AdmissionSection
 
-MAX_RETRY_AFTER_S = 120.0  # openai's clients ignore a longer one and do not retry at all
-NOT_READY_RETRY_S = 5.0  # nobody knows when an engine that is down comes back: ask again soon, but not at once
 SUSPECT_S = 1.0  # how long a replica whose connection failed comes after the others
+MISSED = 1.25  # refused at arrival if the wait will probably be longer than this times the deadline: a guess is a guess
+LOOK_AHEAD = 32  # how many tickets that do not fit are passed over in search of one that does
+SHARE_SLACK = (
+    0.25  # batch token budgets by which a key may be ahead of others that wait; more: cheaper goes first for longer
+)
+PATIENCE = 0.5  # of ageing: a ticket that was passed over for so long is passed over no more
+QUEUE_BUDGETS = 64  # max_queued_tokens, where it is not given, in caps of prompt work
 
-
-class Place(Enum):
-    """Where a ticket is."""
-
-    NEW = "new"
-    QUEUED = "queued"
-    STARTED = "started"
-    ENDED = "ended"
-
-
-class Verdict(Enum):
-    """What became of a ticket that was handed in."""
-
-    STARTED = "started"
-    QUEUED = "queued"
-    QUEUE_FULL = "queue_full"
-    NOT_READY = "not_ready"
-
-
-class Ticket:
-    """One request's place: waiting, or holding a slot of ``replica``. Written by the dispatcher alone."""
-
-    place = Place.NEW
-    replica: Replica | None = None
-    slot_since = 0.0
-
-    def __init__(self, arrived_at: float = 0.0) -> None:
-        self.arrived_at = arrived_at
+__all__ = ["Account", "Dispatcher", "Place", "Priority", "Ticket", "Verdict"]
 
 
 T = TypeVar("T", bound=Ticket)
 
 
 class Dispatcher(Generic[T]):
-    """The queue and the slots. The one writer of both, and of each replica's ``in_flight``.
+    """The one writer of the queue, of each replica's ledger, caps and pace, and of the accounts.
 
     Every method decides at once and returns what its caller has to start; times are the event loop's, in seconds.
     """
 
-    def __init__(self, replicas: Replicas, *, max_in_flight: int, max_queued: int, queue_timeout_s: float) -> None:
-        self.replicas = replicas
-        self.max_in_flight = max_in_flight
-        self.max_queued = max_queued
-        self.queue_timeout_s = queue_timeout_s
-        self.queue: deque[T] = deque()
-        self.in_flight = 0
-        self._slot_s = 1.0  # how long a slot is held, learnt: an exponential mean
-        self._turn = 0  # where the search for a replica begins, so that equal ones take turns
+    def __init__(self, replicas: Replicas, admission: AdmissionSection, capacity: Capacity) -> None:
+        self.replicas, self.admission, self.capacity = replicas, admission, capacity
+        self.accounts: dict[str, Account] = {}
+        self._anonymous = self.account("")
+        self._active: set[Account] = set()
+        self.started: dict[T, None] = {}  # all that hold something, in the order in which they were sent
+        self.limit_moves = 0  # of adaptive limits
+        self.corrections = 0  # ledgers that were not the sum of what is on its way; a bug of ours, each time
+        self.queue: Waiting[T] = Waiting(capacity.batch_tokens * SHARE_SLACK)
+        self.inflow = Inflow()
+        self._expiries: list[tuple[float, int, T]] = []
+        self._numbers = 0
+        self._pumped_at = 0.0  # a window that had ended by then holds nobody any more
+        self._ageing = capacity.batch_tokens / admission.ageing  # tokens a second
+        self.use(rules_of(admission))
+
+    # Settings that move.
+
+    def use(self, rules: Rules) -> None:
+        """Takes over a mode's rules; what waits keeps the deadline that it was given."""
+        self.rules = rules
+        own = self.admission.max_prefill
+        self.max_prefill = own or max(1, round(self.capacity.batch_tokens * rules.prefill_budgets))
+        self.max_sequences = self.admission.max_in_flight or self.capacity.sequences
+        for replica in self.replicas.all:
+            replica.caps = None
+
+    def caps(self, replica: Replica) -> Caps:
+        """How much of each a replica gets."""
+        caps = replica.caps
+        if caps is None:
+            caps = replica.caps = Caps(self.max_prefill, self.max_sequences, self.capacity.kv_tokens)
+            caps.rescale(replica.limit.scale)
+        return caps
+
+    def account(self, name: str, weight: float = 1.0) -> Account:
+        """The account of a key."""
+        account = self.accounts.get(name)
+        if account is None:
+            account = self.accounts[name] = Account(name, weight)
+        account.weight = weight
+        return account
+
+    # Tickets.
 
     def submit(self, ticket: T, now: float) -> Verdict:
-        """Starts the ticket if nobody waits and a replica has room, queues it if the queue has room, else refuses.
+        """Starts the ticket if a replica has room and nobody is before it, queues it, or refuses it.
 
-        While no replica is ready nothing new is queued: an engine's start takes minutes. What waits already goes on
-        waiting, since a restart may be quicker than queue_timeout_s.
+        While no replica is ready nothing new is queued: an engine's start takes minutes. After QUEUED the caller pumps:
+        the ticket may fit where those before it do not.
         """
-        ticket.arrived_at = now
-        if not self.queue and self._take(ticket, now):
-            return Verdict.STARTED
-        if not self.replicas.ready_ones or len(self.queue) >= self.max_queued:
+        usable = self._usable(now)
+        self._assess(ticket, usable)
+        if not usable:
             ticket.place = Place.ENDED
-            return Verdict.QUEUE_FULL if self.replicas.ready_ones else Verdict.NOT_READY
-        ticket.place = Place.QUEUED
-        self.queue.append(ticket)
-        return Verdict.QUEUED
+            return Verdict.NOT_READY
+        if not self.queue.count:
+            self._settle(now)
+            if self._start_somewhere(ticket, now, usable):
+                return Verdict.STARTED
+        ticket.lane = 1 + ticket.priority
+        self.inflow.note(ticket, now)
+        patience_s = (ticket.rules or self.rules).deadline_s(ticket.priority, ticket.prefill_tokens)
+        verdict = self._may_wait(ticket, now, patience_s)
+        if verdict is Verdict.QUEUED:
+            self._open(ticket)
+            ticket.rank = length_group(ticket.work_tokens) + self._ageing * ticket.arrived_at
+            self._queue(ticket, ticket.arrived_at + patience_s)
+        else:
+            ticket.place = Place.ENDED
+        return verdict
 
-    def release(self, ticket: T, now: float) -> list[T]:
-        """Frees what the ticket holds, its slot or its place in the queue; again for an ended ticket does nothing.
+    def first_token(self, ticket: T, now: float) -> list[T]:
+        """The ticket's first token has come: its prompt is no longer ahead of anybody. Returns who may start now."""
+        if ticket.place is not Place.STARTED or ticket.is_prefilled:
+            return []
+        assert ticket.replica is not None
+        replica = ticket.replica
+        replica.pace.prefilled(ticket.prefill_tokens, now)
+        self._prefilled(ticket)
+        if self.admission.adaptive and replica.limit.first_token(ticket.prefill_tokens, self.queue.count > 0, now):
+            self.limit_moves += 1
+            self.caps(replica).rescale(replica.limit.scale)
+        unseen = replica.unseen
+        while unseen and unseen[0].sent_at < ticket.sent_at:  # an engine takes prompts in turn
+            self._unseen_done(unseen.popleft(), replica)
+        return self.pump(now) if self.queue.count else []
 
-        Returns the tickets that may start now; their ``replica`` is set.
+    def release(
+        self,
+        ticket: T,
+        now: float,
+        output_tokens: int | None = None,
+        *,
+        succeeded: bool = True,
+        streamed: tuple[int, float] | None = None,
+    ) -> list[T]:
+        """Frees what the ticket holds, its room or its place in the queue; again for an ended ticket does nothing.
+
+        ``output_tokens``: what the answer came to, where that is known; ``streamed``: how many pieces came after the
+        first, in how many seconds. Returns the tickets that may start now.
         """
         if ticket.place is Place.STARTED:
+            if succeeded:
+                self._learn(ticket, now, streamed)
             self._free(ticket)
-            self._slot_s += 0.1 * (now - ticket.slot_since - self._slot_s)
+            ticket.account.charge((output_tokens or ticket.output_tokens) - ticket.output_tokens)
         elif ticket.place is Place.QUEUED:
             self.queue.remove(ticket)
-        ticket.place = Place.ENDED
-        return self.pump(now) if self.queue else []
+        else:
+            ticket.place = Place.ENDED
+            return []
+        self._close(ticket)
+        return self.pump(now) if self.queue.count else []
 
     def reassign(self, ticket: T, now: float) -> Verdict | None:
-        """Moves a ticket whose replica failed it to another one, or back to its place in the queue. None: no other is ready.
+        """Takes a ticket from a replica that failed it: to another one, or to the head of the queue for restart_wait.
 
-        A ticket that holds no slot (its route needs none) just gets another replica.
+        None: there is no other and restart_wait is 0. A ticket that holds nothing (its route needs no room) just gets
+        another replica.
         """
         failed = ticket.replica
         assert failed is not None
         failed.suspect_until = now + SUSPECT_S
-        other = self.pick(now, avoid=failed)
-        if other is None:
-            return None
+        ticket.avoid = failed
+        ticket.rescue_by = ticket.rescue_by or now + self.admission.restart_wait
         if ticket.place is Place.NEW:
-            ticket.replica = other
-            return Verdict.STARTED
+            ticket.replica = self.pick(now, avoid=failed)
+            return Verdict.STARTED if ticket.replica is not None else None
+        others = any(replica is not failed for replica in self.replicas.ready_ones)
+        if not others and now >= ticket.rescue_by:
+            return None
         self._free(ticket)
-        if self._take(ticket, now, avoid=failed):
+        ticket.account.charge(-ticket.work_tokens)
+        if self._start_somewhere(ticket, now, self._usable(now)):
             return Verdict.STARTED
-        ticket.place = Place.QUEUED
-        older = sum(other.arrived_at < ticket.arrived_at for other in self.queue)
-        self.queue.insert(older, ticket)
+        ticket.lane, ticket.rank = 0, ticket.arrived_at
+        self._queue(ticket, ticket.rescue_by)
         return Verdict.QUEUED
 
     def pump(self, now: float) -> list[T]:
-        """Starts waiting tickets while there is room; to be called when a replica becomes ready or is suspect no more."""
-        started = []
-        while self.queue and self._take(self.queue[0], now):
-            started.append(self.queue.popleft())
+        """Starts waiting tickets while there is room. To be called when a replica becomes ready or is suspect no more."""
+        started: list[T] = []
+        if not self.queue.count:
+            return started
+        self._pumped_at = now
+        self._settle(now)
+        open_ones = [r for r in self._usable(now) if not self.caps(r).is_full(r.ledger) and self._may_send(r, now)]
+        passed = 0
+        for ticket in self.queue.in_order() if open_ones else ():
+            if self._start_somewhere(ticket, now, open_ones):
+                started.append(ticket)
+                open_ones = [replica for replica in open_ones if not self.caps(replica).is_full(replica.ledger)]
+                if not open_ones:
+                    break
+                continue
+            passed += 1
+            if not ticket.passed_since:
+                ticket.passed_since = now
+            if passed >= LOOK_AHEAD or now - ticket.passed_since > PATIENCE * self.admission.ageing:
+                break
         return started
 
-    def expire(self, now: float) -> list[T]:
-        """Takes the tickets out of the queue that have waited for queue_timeout_s; they are ended."""
+    def wake(self, now: float) -> tuple[list[T], list[T]]:
+        """What time has brought: who may start, and who has waited too long and is ended."""
+        started = self.pump(now)
         late = []
-        while self.queue and self.queue[0].arrived_at + self.queue_timeout_s <= now:
-            ticket = self.queue.popleft()
-            ticket.place = Place.ENDED
-            late.append(ticket)
-        return late
+        while self._expiries and self._expiries[0][0] <= now:
+            due, _, ticket = heappop(self._expiries)
+            if ticket.place is Place.QUEUED and ticket.deadline_at == due:
+                self.queue.remove(ticket)
+                self._close(ticket)
+                late.append(ticket)
+        return started, late
 
-    def next_expiry(self) -> float | None:
-        """When expire has work to do."""
-        return self.queue[0].arrived_at + self.queue_timeout_s if self.queue else None
+    def next_wake(self) -> float | None:
+        """When wake has something to do: a deadline passes, a window ends, a prompt is done that does not show it."""
+        expiries = self._expiries
+        while expiries and (expiries[0][2].place is not Place.QUEUED or expiries[0][2].deadline_at != expiries[0][0]):
+            heappop(expiries)
+        if not expiries:
+            return None
+        due = expiries[0][0]
+        for replica in self.replicas.ready_ones:
+            if replica.unseen:
+                due = min(due, replica.unseen[0].first_due)
+            if (held := self._held_until(replica)) is not None and held > self._pumped_at:
+                due = min(due, held)
+        return due
 
-    def retry_after_s(self) -> float:
-        """When one more request would probably get a slot: what is ahead of it, at the pace of late."""
-        ready = len(self.replicas.ready_ones)
-        if not ready:
-            return NOT_READY_RETRY_S
-        ahead = len(self.queue) + 1
-        return min(MAX_RETRY_AFTER_S, max(1.0, ahead * self._slot_s / (ready * self.max_in_flight)))
+    # Looked up.
+
+    def expected_wait_s(self, ticket: T, now: float) -> float | None:
+        """How long the ticket would wait; see ``forecast``."""
+        return expected_wait_s(self, ticket, now)
+
+    def retry_after_s(self, ticket: T, now: float) -> float:
+        """When a request such as this would probably be let in; see ``forecast``."""
+        return retry_after_s(self, ticket, now)
 
     def pick(self, now: float, avoid: Replica | None = None) -> Replica | None:
-        """The ready replica with the least in flight, whether it has room or not.
+        """The ready replica with the least work, whether it has room or not; a suspect one only if there is no other."""
+        ready = [replica for replica in self.replicas.ready_ones if replica is not avoid]
+        return min(ready, key=lambda r: (r.suspect_until > now, r.ledger.work, r.turn), default=None)
 
-        One whose connection failed within SUSPECT_S is only picked where there is no other: an engine that is gone
-        fails at once, looks idle, and would otherwise draw all that waits.
+    @property
+    def max_queued_tokens(self) -> int:
+        """Most tokens that wait; a single request may be larger."""
+        ready = max(1, len(self.replicas.ready_ones))
+        return self.admission.max_queued_tokens or QUEUE_BUDGETS * self.max_prefill * ready
+
+    # Within.
+
+    def _usable(self, now: float) -> list[Replica]:
+        """The ready replicas; those whose connection failed of late only where there is no other.
+
+        An engine that is gone fails at once, looks idle, and would otherwise draw all that waits.
         """
         ready = self.replicas.ready_ones
-        if len(ready) == 1:
-            return ready[0] if ready[0] is not avoid else None
-        best, best_rank = None, (True, 0)
-        self._turn += 1
-        for offset in range(len(ready)):
-            replica = ready[(self._turn + offset) % len(ready)]
-            rank = (replica.suspect_until > now, replica.in_flight)
-            if replica is not avoid and (best is None or rank < best_rank):
-                best, best_rank = replica, rank
-        return best
+        for replica in ready:
+            if replica.suspect_until > now:
+                return [r for r in ready if r.suspect_until <= now] or ready
+        return ready
 
-    def _take(self, ticket: T, now: float, avoid: Replica | None = None) -> bool:
-        replica = self.pick(now, avoid)
-        if replica is None or replica.in_flight >= self.max_in_flight:
+    def _assess(self, ticket: T, usable: list[Replica]) -> None:
+        """What the ticket will take, where most of it is cached; at its start it is charged for what is not cached there."""
+        price = ticket.price
+        cached = max([r.cached_tokens(price) for r in usable], default=0) if price.chain else 0
+        ticket.sequences, ticket.output_tokens = price.sequences, price.output_tokens
+        ticket.prefill_tokens = max(1, price.prompt_tokens - cached)
+        ticket.work_tokens = ticket.prefill_tokens + price.output_tokens
+        ticket.kv_tokens = price.prompt_tokens + price.output_tokens
+
+    def _may_wait(self, ticket: T, now: float, patience_s: float) -> Verdict:
+        queue, admission = self.queue, self.admission
+        if queue.count >= admission.max_queued:
+            return Verdict.QUEUE_FULL
+        if queue.count and queue.tokens + ticket.work_tokens > self.max_queued_tokens:
+            return Verdict.QUEUE_FULL
+        wait = self.expected_wait_s(ticket, now)
+        return Verdict.TOO_LATE if wait is not None and wait > MISSED * patience_s else Verdict.QUEUED
+
+    def _queue(self, ticket: T, deadline_at: float) -> None:
+        ticket.place, ticket.deadline_at, ticket.passed_since = Place.QUEUED, deadline_at, 0.0
+        self._numbers += 1
+        ticket.number = self._numbers
+        self.queue.add(ticket)
+        heappush(self._expiries, (deadline_at, ticket.number, ticket))
+
+    def _start_somewhere(self, ticket: T, now: float, among: list[Replica]) -> bool:
+        """Sends the ticket where it fits and is done soonest: least work in hand, what it has cached taken off."""
+        best: Replica | None = None
+        best_cost, best_prefill, price, counts = (0, 0), 0, ticket.price, self.admission.prefix_affinity
+        for replica in among:
+            if (replica is ticket.avoid and replica.suspect_until > now) or not self._may_send(replica, now):
+                continue
+            cached = replica.cached_tokens(price) if price.chain else 0
+            prefill_tokens = max(1, price.prompt_tokens - cached)
+            if self.caps(replica).fits(replica.ledger, prefill_tokens, ticket.sequences, ticket.kv_tokens):
+                cost = (replica.ledger.work + (prefill_tokens if counts else 0), replica.turn)
+                if best is None or cost < best_cost:
+                    best, best_cost, best_prefill = replica, cost, prefill_tokens
+        if best is None:
             return False
-        replica.in_flight += 1
-        self.in_flight += 1
-        ticket.replica, ticket.place, ticket.slot_since = replica, Place.STARTED, now
+        if ticket.place is Place.QUEUED:
+            self.queue.remove(ticket)
+        elif ticket.place is Place.NEW:
+            self._open(ticket)
+        self._start(ticket, best, best_prefill, now)
         return True
+
+    def _start(self, ticket: T, replica: Replica, prefill_tokens: int, now: float) -> None:
+        price, ledger, pace = ticket.price, replica.ledger, replica.pace
+        ticket.prefill_tokens, ticket.is_prefilled = prefill_tokens, False
+        ticket.work_tokens = prefill_tokens + ticket.output_tokens
+        if not ledger.prefill_tokens:
+            pace.began(now)
+        ledger.take(ticket)
+        ticket.account.charge(ticket.work_tokens)
+        ticket.replica, ticket.place, ticket.sent_at, ticket.in_hand = (
+            replica,
+            Place.STARTED,
+            now,
+            ledger.prefill_tokens,
+        )
+        self.started[ticket] = None
+        self._numbers += 1
+        replica.turn, replica.group_at = self._numbers, now
+        if not price.streams:
+            done_s = pace.prompt_done_s(ledger.prefill_tokens, ticket.output_tokens)
+            if done_s is not None:
+                ticket.first_due = now + done_s
+                replica.unseen.append(ticket)
+        if price.chain:
+            replica.remember(price)
+
+    def _prefilled(self, ticket: T) -> None:
+        assert ticket.replica is not None
+        ticket.is_prefilled = True
+        ticket.replica.ledger.prefilled(ticket)
+
+    def _settle(self, now: float) -> None:
+        """Frees the prompt room of answers that come as a whole: their first token is not seen, only worked out."""
+        for replica in self.replicas.ready_ones:
+            unseen = replica.unseen
+            while unseen and unseen[0].first_due <= now:
+                self._unseen_done(unseen.popleft(), replica)
+
+    def _unseen_done(self, ticket: Ticket, replica: Replica) -> None:
+        if ticket.place is Place.STARTED and ticket.replica is replica and not ticket.is_prefilled:
+            ticket.is_prefilled = True
+            replica.ledger.prefilled(ticket)
+
+    def _learn(self, ticket: T, now: float, streamed: tuple[int, float] | None) -> None:
+        assert ticket.replica is not None
+        replica, stay = ticket.replica, now - ticket.sent_at
+        replica.pace.stay.add(stay)
+        if not ticket.price.streams:
+            replica.pace.whole_stay.add(stay)
+        elif streamed is not None and streamed[0] > 0:
+            replica.pace.token.add(streamed[1], streamed[0])
+            replica.limit.streamed(*streamed)
 
     def _free(self, ticket: T) -> None:
         assert ticket.replica is not None
-        ticket.replica.in_flight -= 1
-        self.in_flight -= 1
+        ticket.replica.ledger.free(ticket)
+        self.started.pop(ticket, None)
+
+    def _open(self, ticket: T) -> None:
+        """The ticket's account has one more; one that comes back from a pause starts level with those that are there."""
+        if ticket.account is None:
+            ticket.account = self._anonymous
+        account = ticket.account
+        if not account.active:
+            floor = min([other.served for other in self._active], default=account.served)
+            account.served = max(account.served, floor)
+            self._active.add(account)
+        account.active += 1
+
+    def _close(self, ticket: T) -> None:
+        ticket.place = Place.ENDED
+        account = ticket.account
+        account.active -= 1
+        if not account.active:
+            self._active.discard(account)
+
+    # The window.
+
+    def _is_saturated(self, replica: Replica) -> bool:
+        return 2 * replica.ledger.prefill_tokens >= self.caps(replica).prefill_tokens
+
+    def _held_until(self, replica: Replica) -> float | None:
+        """Until when a replica's next group is still collected; None: it may go at once."""
+        rules = self.rules
+        if rules.window_when == "never" or not rules.window_s:
+            return None
+        if rules.window_when == "when_saturated" and not self._is_saturated(replica):
+            return None
+        return replica.group_at + rules.window_s
+
+    def _may_send(self, replica: Replica, now: float) -> bool:
+        held = self._held_until(replica)
+        return held is None or held <= now or replica.group_at == now
+
+    # Seen from outside.
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.started)
+
+    def check(self) -> bool:
+        """Compares every ledger with the sum of what is on its way, and puts right what differs (a bug of ours)."""
+        wrong = 0
+        for replica in self.replicas.all:
+            wrong += replica.ledger.differs([t for t in self.started if t.replica is replica])
+        self.corrections += wrong
+        return not wrong
 
     def __repr__(self) -> str:
-        capacity = len(self.replicas.ready_ones) * self.max_in_flight
-        return f"<Dispatcher queue={len(self.queue)} inflight={self.in_flight}/{capacity}>"
+        prefill = sum(replica.ledger.prefill_tokens for replica in self.replicas.all)
+        ready = len(self.replicas.ready_ones)
+        return (
+            f"<Dispatcher queue={self.queue.count} inflight={len(self.started)}/{ready * self.max_sequences} "
+            f"prefill={prefill}/{ready * self.max_prefill}>"
+        )

@@ -41,13 +41,19 @@ def scan_chunks(data: bytes, start: int = 0) -> tuple[int, bool, int]:
     return position, False, 0
 
 
+# How one whole chunk begins that is so many bytes long with its framing, if it is written the usual way.
+CHUNK_STARTS: dict[int, bytes] = {
+    len(start) + size + 2: start for start, size in ((b"%x\r\n" % size, size) for size in range(1, 4096))
+}
+
+
 def is_one_chunk(data: bytes) -> bool:
-    """Whether ``data`` is one whole chunk and not the last: how engines send an event, so this is tried first."""
-    found = _SIZE(data)
-    if found is None:
-        return False
-    size = int(found[1], 16)
-    return size > 0 and found.end() + size + 2 == len(data) and data.endswith(b"\r\n")
+    """Whether ``data`` is one whole chunk and not the last: how engines send an event, so this is tried first.
+
+    False also for one that is long, or written in an unusual way.
+    """
+    start = CHUNK_STARTS.get(len(data))
+    return start is not None and data.startswith(start) and data.endswith(b"\r\n")
 
 
 def skip_trailers(data: bytes, position: int) -> int:

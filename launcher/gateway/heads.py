@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from launcher.gateway.refusal import bad_head
+
+if TYPE_CHECKING:
+    from launcher.gateway.auth import Identity
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # Possessive repeats: the time is linear in a line's length, whatever it holds.
@@ -15,20 +19,26 @@ _SANE_ID = re.compile(rb"[!-~]{1,128}").fullmatch
 _DIGITS = re.compile(rb"[0-9]{1,18}").fullmatch
 _BARE_LF = re.compile(rb"(?<!\r)\n").search
 _FOLDED = re.compile(rb"\n[\t ]").search
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*+|\[[0-9A-Za-z:.]{2,64}\])(?::[0-9]{0,5})?").fullmatch
+# How a head begins, as far as it has come: what is something else, such as a TLS hello, need not be waited for.
+_BEGUN = re.compile(rb"\r|" + _TOKEN + rb"{1,32}+ |" + _TOKEN + rb"{0,32}+\Z").match
 _ABSOLUTE = re.compile(rb"(?i)https?://[^/?#]*").match
 MAX_HEADERS = 128
 MEMORY_LINES, MEMORY_LINE_BYTES = 2048, 200
+CREDENTIALS = frozenset(b"authorization x-api-key api-key".split())  # OpenAI's and vLLM's, Anthropic's, Azure's
 # Not kept: what should not lie about in memory, and what is another line each time.
-NOT_KEPT = frozenset(
-    b"authorization proxy-authorization cookie x-api-key api-key "
-    b"x-request-id traceparent tracestate baggage idempotency-key".split()
+NOT_KEPT = CREDENTIALS | frozenset(
+    b"proxy-authorization cookie x-request-id traceparent tracestate baggage idempotency-key".split()
 )
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade proxy-authenticate".split()
 )
 # Request headers that are looked at; all others pass as they came.
-_LOOKED_AT = HOP_BY_HOP | frozenset(b"content-length host expect x-request-id proxy-authorization".split())
+_LOOKED_AT = HOP_BY_HOP | frozenset(
+    b"content-length host expect x-request-id proxy-authorization x-priority x-mode x-vllm-priority x-launcher-key "
+    b"x-launcher-host".split()
+)
 _RESPONSE_LOOKED_AT = HOP_BY_HOP | frozenset(
     b"content-length content-type content-encoding retry-after x-request-id x-launcher-src".split()
 )
@@ -36,6 +46,8 @@ _RESPONSE_LOOKED_AT = HOP_BY_HOP | frozenset(
 
 Fact = tuple[bytes, bytes]  # a header that is looked at: its name in lower case, its value
 PASSES: Fact = (b"", b"")  # a header that is not
+BAD_HOST = b"host?"  # the name in the fact of a Host line whose value is none: judged when it is first read
+CREDENTIAL: Fact = (b"credential", b"")  # one that holds an API key: passes, unless the gateway asks for keys itself
 
 
 class LineMemory:
@@ -56,7 +68,11 @@ class LineMemory:
         if found is None:
             raise ValueError("not a header line")
         name = found[1].lower()
+        if name in CREDENTIALS:
+            return CREDENTIAL
         fact = (name, found[2].rstrip(b" \t")) if name in self._looked_at else PASSES
+        if name == b"host" and not _HOST(fact[1]):
+            fact = (BAD_HOST, fact[1])
         if len(line) <= MEMORY_LINE_BYTES and name not in NOT_KEPT:
             if len(self.known) >= MEMORY_LINES:
                 self.known.clear()
@@ -76,7 +92,13 @@ class RequestHead:
     content_length = 0
     chunked = False
     expects_continue = False
+    credentials: tuple[bytes, ...] = ()  # those of the lines that hold an API key
+    host = b""
+    identity: Identity = None  # type: ignore[assignment]  # who asks; the gateway's route() finds out
     request_id = b""  # b'': none, or not fit to be echoed
+    priority = b""  # X-Priority
+    mode = b""  # X-Mode
+    engine_priority = b""  # X-Vllm-Priority, which also goes on to the engine
 
     def __init__(self, method: bytes, target: bytes, is_http11: bool) -> None:
         self.method, self.target, self.is_http11 = method, target, is_http11
@@ -106,6 +128,9 @@ def parse_request_head(head: bytes) -> RequestHead:
                 raise _why_malformed(head) from None
         if fact is PASSES:
             keep(line)
+        elif fact is CREDENTIAL:
+            keep(line)
+            request.credentials += (line,)
         else:
             looked_at.append(fact)
     _look(request, looked_at)
@@ -134,6 +159,9 @@ def _look(request: RequestHead, headers: list[tuple[bytes, bytes]]) -> None:
     for name, value in headers:
         if name == b"host":
             hosts += 1
+            request.host = value
+        elif name == BAD_HOST:
+            raise bad_head("host", f"Host {_show(value)} is not 'name' or 'name:port'.")
         elif name == b"content-length":
             lengths += 1
             if not _DIGITS(value):
@@ -152,6 +180,13 @@ def _look(request: RequestHead, headers: list[tuple[bytes, bytes]]) -> None:
             request.expects_continue = request.is_http11
         elif name == b"x-request-id" and _SANE_ID(value):
             request.request_id = value
+        elif name == b"x-priority":
+            request.priority = value
+        elif name == b"x-mode":
+            request.mode = value
+        elif name == b"x-vllm-priority":
+            request.engine_priority = value
+            request.lines.append(b"x-vllm-priority: " + value)
     if hosts > 1 or (request.is_http11 and not hosts):
         raise bad_head("host", f"The request has {hosts or 'no'} Host headers: exactly one is needed.")
     if lengths > 1:
@@ -191,14 +226,14 @@ def _why_malformed(head: bytes) -> Exception:
     if _FOLDED(head):
         return bad_head("folded_header", "A header is folded over several lines, which HTTP/1.1 forbids.")
     line = head.split(b"\r\n", 1)[0]
-    if not re.fullmatch(rb"[^ ]+ [^ ]+ HTTP/[0-9]\.[0-9]", line):
+    if not _REQUEST_LINE(line):
         return bad_head("request_line", f"The request line {_show(line)} is not 'METHOD /path HTTP/1.1'.")
     return bad_head("header", "A header line is not 'Name: value' with a valid name and no control characters.")
 
 
 def malformed_since(begun: bytes | bytearray, position: int) -> bool:
     """Whether a head that has begun can be refused already for what came after ``position``, without a time-out."""
-    return _BARE_LF(begun, position) is not None
+    return _BARE_LF(begun, position) is not None or not (position or _BEGUN(begun))
 
 
 def _show(value: bytes) -> str:
@@ -231,7 +266,7 @@ def parse_response_head(head: bytes) -> ResponseHead:
         fact = known(line)
         if fact is None:
             fact = _response_lines.read(line)
-        if fact is PASSES:
+        if fact is PASSES or fact is CREDENTIAL:
             keep(line)
         else:
             _note(response, line, *fact)

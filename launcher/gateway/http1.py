@@ -7,6 +7,7 @@ import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from launcher.gateway.bodies import LARGE, BodyFiller, CountedBody
 from launcher.gateway.deadline import Deadline
 from launcher.gateway.heads import RequestHead
 from launcher.gateway.refusal import BUG, REASON_PHRASES, Refusal, Refused
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("launcher.gateway")
 LINGER_S = 2.0  # how long a refused upload is read and thrown away, so that its sender sees the answer and not a reset
+CROWDED_RETRY_S = 1.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -54,6 +56,7 @@ class Server(Protocol):
     def stalled(self, connection: ClientConnection) -> None: ...
     def new_request_id(self) -> bytes: ...
     def disconnected(self, connection: ClientConnection) -> None: ...
+    def make_room(self) -> bool: ...
 
 
 class ClientConnection(asyncio.Protocol):
@@ -63,6 +66,7 @@ class ClientConnection(asyncio.Protocol):
         "_advancing",
         "_begun",
         "_deadline",
+        "_filler",
         "_reading_paused",
         "_unread",
         "_unread_bytes",
@@ -86,6 +90,7 @@ class ClientConnection(asyncio.Protocol):
         self._advancing = False
         self._begun = False  # a head has begun: its time runs
         self._reading_paused = False
+        self._filler: BodyFiller | None = None  # reads the body at hand
         self._deadline = Deadline(loop, self._too_late)
         self._unread: Deadline | None = None  # for the client to read what was written; made when it first lags
         self._unread_bytes = 0  # how much that was when last looked at
@@ -94,8 +99,31 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
-        self.server.connections.add(self)
-        self._deadline.move(self.server.settings.head_timeout)
+        server = self.server
+        if len(server.connections) >= server.settings.max_connections and not server.make_room():
+            self._turn_away()
+            return
+        server.connections.add(self)
+        self._deadline.move(server.settings.head_timeout)
+
+    def _turn_away(self) -> None:
+        """Every connection is in use: the client is told so, unless so many are being told that these are too many too."""
+        server = self.server
+        most = server.settings.max_connections
+        if len(server.connections) >= most + most // 8 + 8:
+            self.transport.abort()
+            return
+        server.connections.add(self)
+        message = f"All {most} connections are in use (gateway.max_connections)."
+        refusal = Refusal(503, "too_many_connections", message, retry_after_s=CROWDED_RETRY_S, close=True)
+        self._refuse_unserved(refusal, None)
+
+    @property
+    def idle_until(self) -> float | None:
+        """When it would be closed for being unused; None: it is in use, or has not had its first request yet."""
+        reader = self.reader
+        is_idle = self.state is READING and reader.head is not None and reader.body is None and not reader.held
+        return self._deadline.at if is_idle and not self.write_paused else None
 
     def data_received(self, data: bytes) -> None:
         if self.state is READING and not self.write_paused:
@@ -173,9 +201,36 @@ class ClientConnection(asyncio.Protocol):
                 reader.invites = False
                 self.transport.write(CONTINUE)
             self._deadline.move(settings.body_timeout)
+            if reader.body.left >= LARGE and isinstance(reader.body, CountedBody):
+                self._filler = BodyFiller(self, reader.body)
+                self._read_with(self._filler)
         elif reader.held and not self._begun:
             self._begun = True
             self._deadline.move(settings.head_timeout)
+
+    def body_grew(self, is_whole: bool) -> None:
+        """Some of a large body was read into its place."""
+        if is_whole:
+            self.transport.pause_reading()
+            self.loop.call_soon(self._body_is_in)  # the transport holds the place until it has told of it
+        else:
+            self._deadline.move(self.server.settings.body_timeout)
+
+    def _body_is_in(self) -> None:
+        if self.state is READING and self._filler is not None:
+            self._end_filling()
+            self._advance()
+
+    def _end_filling(self) -> None:
+        if self._filler is not None:
+            self._filler = None
+            self._read_with(self)
+
+    def _read_with(self, protocol: asyncio.BaseProtocol) -> None:
+        """From now on the transport tells ``protocol``; uvloop learns how that wants its bytes when reading begins."""
+        self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        self.transport.resume_reading()
 
     def _serve(self, request: Request) -> None:
         self.state = BUSY
@@ -215,7 +270,7 @@ class ClientConnection(asyncio.Protocol):
         if head is not None and head.method == b"HEAD":
             body = b""
         self.transport.write(b"\r\n".join(lines) + body)
-        self.end_response(keep)
+        self.end_response(keep, close)
 
     def refuse(self, refusal: Refusal, head: RequestHead | None, close: bool = False) -> None:
         """Answers with a refusal; ``close`` where a body was not read, or its end is not certain."""
@@ -229,13 +284,13 @@ class ClientConnection(asyncio.Protocol):
         self.server.refused(refusal, head)
         self.refuse(refusal, head, close)
 
-    def end_response(self, keep: bool) -> None:
+    def end_response(self, keep: bool, unread: bool = False) -> None:
         """The answer is written whole: on to the next request, or to the connection's end."""
         self.answering = None
         if self.state is CLOSED:
             return
         if not keep:
-            self._linger()
+            self._linger(unread)
             return
         self.state = READING
         if not self.write_paused:  # else the next one waits until this answer is read
@@ -243,23 +298,31 @@ class ClientConnection(asyncio.Protocol):
 
     # The end.
 
-    def _linger(self) -> None:
-        """Ends our side, and throws away what comes until the client ends its own or LINGER_S has passed."""
+    def _linger(self, unread: bool) -> None:
+        """Ends our side, and throws away what comes until the client ends its own or LINGER_S has passed.
+
+        ``unread``: the client may still be sending, and would see a reset instead of the answer if we just closed.
+        """
         self.state = LINGER
         self.reader.clear()
-        if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
-            if self._reading_paused:
-                self.transport.resume_reading()
-            self._deadline.move(LINGER_S)
-        else:
-            self.transport.close()
+        transport = self.transport
+        can_end_alone = transport.can_write_eof()  # TLS ends both sides or none
+        if transport.is_closing() or not (can_end_alone or unread):
+            self.shut()
+            return
+        self._end_filling()
+        if can_end_alone:
+            transport.write_eof()
+        if self._reading_paused:
+            transport.resume_reading()
+        self._deadline.move(LINGER_S)
         self._watch_unread()
 
     def shut(self) -> None:
         """Closes the connection once what was written is sent."""
-        self.transport.close()
-        self._watch_unread()
+        if not self.transport.is_closing():  # asyncio's TLS transport breaks when it is closed twice
+            self.transport.close()
+            self._watch_unread()
 
     def abort(self) -> None:
         """Ends the connection so that its client sees an incomplete answer."""
@@ -271,8 +334,10 @@ class ClientConnection(asyncio.Protocol):
         if self.state is LINGER:
             if self.transport.get_write_buffer_size():  # a slow client: as long as it reads, nothing is cut off
                 self._deadline.move(LINGER_S)
-            else:
+            elif self.transport.can_write_eof():
                 self.transport.abort()
+            else:
+                self.shut()  # with TLS our side is not ended yet
         elif self.write_paused:
             return  # it is the client's turn to read, and that has a deadline of its own
         elif self.reader.body is not None:

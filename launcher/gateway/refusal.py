@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 REASON_PHRASES = {
     200: b"OK",
+    202: b"Accepted",
     400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
     404: b"Not Found",
     405: b"Method Not Allowed",
     408: b"Request Timeout",
+    409: b"Conflict",
     413: b"Content Too Large",
     417: b"Expectation Failed",
     429: b"Too Many Requests",

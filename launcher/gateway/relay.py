@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 
 from launcher.gateway.answers import EventChanger, change_whole
 from launcher.gateway.compat import Changes
-from launcher.gateway.dispatch import Ticket, Verdict
+from launcher.gateway.dispatch import Ticket
+from launcher.gateway.failures import BUSY_RETRY_S, failure_of
 from launcher.gateway.heads import ResponseHead
 from launcher.gateway.http1 import ClientConnection, connection_line
 from launcher.gateway.ingest import engine_head
+from launcher.gateway.modes import Rules
+from launcher.gateway.order import Account
+from launcher.gateway.price import Price
 from launcher.gateway.refusal import BUG, Refusal, retry_lines
 from launcher.gateway.replicas import Replica
 from launcher.gateway.requests import Request
 from launcher.gateway.routes import Kind
+from launcher.gateway.timing import server_timing
 from launcher.gateway.upstream import EngineConnection, Reading
 
 if TYPE_CHECKING:
@@ -26,7 +31,10 @@ LAST_CHUNK = b"0\r\n\r\n"
 CLIENT_LEFT = 499  # nginx's code for it; only in metrics and logs, nobody is there to be told
 MAX_FAILOVERS = 1  # a request that ends two engines is not given a third
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer that is changed as a whole
-BUSY_RETRY_S = 1.0  # vLLM's queue caps answer 503 without Retry-After; a step of the engine takes less
+CONTROL_DOWN = Refusal(
+    503, "control_down", "The control app does not answer; it is started again. Inference goes on.", retry_after_s=2.0
+)
+TAIL = 1024  # bytes: vLLM's usage and what follows it take 300
 
 
 class Exchange(Ticket):
@@ -40,19 +48,41 @@ class Exchange(Ticket):
     _changer: EventChanger | None = None
     _whole_head: ResponseHead | None = None  # of an answer that is changed as a whole, from these pieces
     _whole: list[bytes]
+    _failed_head: ResponseHead | None = None  # of an answer that tells of an engine's failure, from the same pieces
     _as_it_came = False
     _unsent = b""  # a head that waits for the first bytes of its body, which came with it
     bytes_out = 0
+    pieces = 0
+    first_byte_at = 0.0
+    keep_pieces: Callable[[bytes], None] | None = None
+    tail = b""  # the answer's last bytes, where they may tell what it came to in tokens
+    outcome = ""  # served, refused, evicted, cancelled or failed
+    reason = ""  # of a refusal, an eviction or a failure
     status = 0
     head_sent = False  # the client has been given bytes of an answer
     is_chunked = False
     is_events = False
     ended = False
 
-    def __init__(self, gateway: Gateway, client: ClientConnection, request: Request, changes: Changes) -> None:
-        super().__init__(request.arrived_at)
+    def __init__(
+        self, gateway: Gateway, client: ClientConnection, request: Request, changes: Changes, price: Price
+    ) -> None:
+        super().__init__(price, request.arrived_at)
         self._gateway, self.client, self.request, self._changes = gateway, client, request, changes
         self.is_work = request.route.kind is Kind.INFERENCE
+        self.bytes_in = len(request.body)
+        if self.is_work and (price.wants_usage or not price.streams):
+            self.keep_pieces = self._keep_tail
+
+    def place_at(self, account: Account, priority: int, rules: Rules | None) -> None:
+        """Whose it is, and how it is to be queued."""
+        self.account, self.priority, self.lane, self.rules = account, priority, 1 + priority, rules
+
+    def reprice(self, price: Price) -> None:
+        """Another price, before it is handed in."""
+        self.price = price
+        if price.wants_usage or not price.streams:
+            self.keep_pieces = self._keep_tail
 
     # To the engine.
 
@@ -99,11 +129,13 @@ class Exchange(Ticket):
         """
         gateway, request_head = self._gateway, self.request.head
         assert self.replica is not None
-        gateway.metrics.first_bytes[self.replica.index].observe(gateway.now() - self._sent_at)
+        if self.is_work:
+            gateway.metrics.first_bytes[self.replica.index].observe(gateway.now() - self._sent_at)
         self.status = head.status
-        self._changes.body = self.request.body = (
-            b""  # not to be sent again; a stream may last long, and pictures are large
-        )
+        if self.is_work and head.status >= 500:
+            self._failed_head, self._whole = head, []
+            return Reading.PAYLOAD
+        self._changes.body = self.request.body = b""  # not to be sent again: a stream lasts, and pictures are large
         self._keep = request_head.keep_alive and not gateway.is_draining
         if request_head.method == b"HEAD" or head.status in (204, 304):
             self._write_head(head, [head.length_line] if head.length_line else [], False)
@@ -125,10 +157,23 @@ class Exchange(Ticket):
         self._write_head(head, [b"transfer-encoding: chunked"] if self.is_chunked else [], more)
         return Reading.AS_IT_CAME if self._as_it_came else Reading.PAYLOAD
 
+    def on_first_byte(self) -> None:
+        """The body of an engine's 200 answer begins: of a stream, its prompt is done."""
+        if self.is_work and self.is_events:
+            self._gateway.pump.first_token(self)
+
+    def _keep_tail(self, data: bytes) -> None:
+        """Keeps the answer's end, which says what it came to in tokens."""
+        self.tail = data if len(data) >= TAIL else self.tail[-TAIL:] + data
+
     def _write_head(self, head: ResponseHead, framing: list[bytes], more: bool) -> None:
         """The engine's head with our own lines; kept for the first bytes of the body where there are ``more``."""
         lines = [head.status_line, *head.lines, b"x-request-id: " + self.request.head.request_id]
-        if head.status >= 400:
+        sent_at = self._sent_at
+        lines.append(server_timing(max(0.0, sent_at - self.arrived_at), self._gateway.now() - sent_at))
+        if (limits := self.request.head.identity.limits) is not None:
+            lines += limits.lines(self._gateway.now())
+        if head.status >= 400 and self.request.route.kind is not Kind.CONTROL:
             lines.append(b"x-launcher-src: engine")
             if head.status == 503 and not head.retry_after:
                 lines += retry_lines(BUSY_RETRY_S)
@@ -141,6 +186,11 @@ class Exchange(Ticket):
             self._unsent = b"\r\n".join(lines)
         else:
             self.client.transport.write(b"\r\n".join(lines))
+
+    @property
+    def retries(self) -> int:
+        """How often it was sent again."""
+        return self._failovers + self._stale_retried
 
     @property
     def sink(self) -> Callable[[bytes], None]:
@@ -161,7 +211,7 @@ class Exchange(Ticket):
             if self._unsent:
                 data, self._unsent = self._unsent + data, b""
             self.client.transport.write(data)
-        elif self._whole_head is not None:
+        elif self._whole_head is not None or self._failed_head is not None:
             self._whole.append(data)
             if self.bytes_out > MAX_WHOLE:
                 self._engine_leave()
@@ -176,6 +226,9 @@ class Exchange(Ticket):
     def on_end(self) -> None:
         """The answer is complete."""
         self._engine = None
+        if self._failed_head is not None:
+            self._told_failure(self._failed_head, b"".join(self._whole))
+            return
         if self._whole_head is not None:
             body = change_whole(b"".join(self._whole), self._changes)
             self._write_head(self._whole_head, [b"content-length: %d" % len(body)], True)
@@ -186,7 +239,7 @@ class Exchange(Ticket):
             self._write(LAST_CHUNK)
         elif self._unsent:
             self._write(b"")
-        self._end("done", self.status)
+        self._end("served", self.status)
 
     def on_lost(self, reason: str, got_bytes: bool) -> None:
         """The engine's connection broke, or what came over it was no answer."""
@@ -206,18 +259,39 @@ class Exchange(Ticket):
     def _failed(self, reason: str, stage: str, got_bytes: bool) -> None:
         """No part of an answer has reached the client: another replica may give one, as long as none has begun to."""
         assert self.replica is not None
+        if self.request.route.kind is Kind.CONTROL:
+            self.refuse(CONTROL_DOWN, "failed")
+            return
         metrics = self._gateway.metrics
         metrics.engine_failures[self.replica.index, stage] += 1
-        if not got_bytes and self._failovers < MAX_FAILOVERS:
-            verdict = self._gateway.dispatcher.reassign(self, self._gateway.now())
-            if verdict is not None:
-                self._failovers += 1
+        if stage == "connect" or self._failovers < MAX_FAILOVERS:
+            self._failovers += stage != "connect"  # what was never sent cannot have been the engine's end
+            if self._gateway.pump.reassign(self):
                 metrics.retries["failover"] += 1
-                if verdict is Verdict.STARTED:
-                    self.start()
-                self._gateway.suspected()
                 return
-        self.refuse(Refusal(502, "engine_failed", f"{reason} before it had answered.", retry_after_s=BUSY_RETRY_S))
+        self.refuse(
+            Refusal(502, "engine_failed", f"{reason} before it had answered.", retry_after_s=BUSY_RETRY_S), "failed"
+        )
+
+    def _told_failure(self, head: ResponseHead, body: bytes) -> None:
+        """The engine answers that it failed: tried once more where that may help, else told to the client."""
+        assert self.replica is not None
+        self._failed_head = None
+        failure = failure_of(head.status, body)
+        if failure is not None:
+            metrics = self._gateway.metrics
+            metrics.engine_failures[self.replica.index, failure.stage] += 1
+            if self._failovers < MAX_FAILOVERS:
+                self._failovers += 1
+                if self._gateway.pump.reassign(self):
+                    metrics.retries[failure.stage] += 1
+                    return
+            if failure.refusal is not None:
+                self.refuse(failure.refusal, "failed")
+                return
+        self._write_head(head, [b"content-length: %d" % len(body)], True)
+        self._write(body)
+        self._end("failed", head.status)
 
     def _broke(self, reason: str) -> None:
         """The answer has begun, and its engine failed."""
@@ -229,7 +303,7 @@ class Exchange(Ticket):
         """Ends an answer that has begun: a stream of events with an error, as vLLM's do; anything else is cut off."""
         if not self.is_events or not (self.is_chunked or not self.request.head.is_http11):
             self.client.abort()
-            self._end("broken", self.status)
+            self._end("failed", self.status)
             return
         if self._changer is not None:
             self._write_payload(self._changer.broken())
@@ -237,15 +311,21 @@ class Exchange(Ticket):
         self._write_payload(b"\n\n" + why.events())
         if self.is_chunked:
             self._write(LAST_CHUNK)
-        self._end("broken", self.status)
+        self._end("failed", self.status)
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal, outcome: str = "refused") -> None:
         """Ends the request with an answer of the gateway's own."""
-        self._gateway.metrics.refusals[refusal.reason] += 1
-        self.status = refusal.status
+        if outcome == "refused":
+            self._gateway.metrics.refusals[refusal.reason] += 1
+        self.reason = refusal.reason
         client, request = self.client, self.request
-        self._end("refused", refusal.status, answered=False)
+        self._end(outcome, refusal.status, answered=False)
         client.refuse(refusal, request.head)
+
+    def evict(self, refusal: Refusal) -> str:
+        """It has waited too long. Returns the reason."""
+        self.refuse(refusal, "evicted")
+        return refusal.reason
 
     def cut_off(self, reason: str) -> None:
         """The gateway closes and waits no longer for this request."""
@@ -265,9 +345,9 @@ class Exchange(Ticket):
             return
         if self.head_sent:
             self.client.abort()
-            self._end("crashed", BUG.status, answered=False)
+            self._end("failed", BUG.status, answered=False)
         else:
-            self.refuse(BUG)
+            self.refuse(BUG, "failed")
 
     # From the client.
 
@@ -276,7 +356,7 @@ class Exchange(Ticket):
         self._engine_leave()
         if not self.ended:
             self._gateway.metrics.client_disconnects += 1
-            self._end("left", CLIENT_LEFT, answered=False)
+            self._end("cancelled", CLIENT_LEFT, answered=False)
 
     def client_full(self) -> None:
         """The client reads slower than the engine writes: the engine waits, so that little is held here."""
@@ -296,10 +376,10 @@ class Exchange(Ticket):
         """The one end of every exchange: the slot is freed, the numbers are added, the client goes on."""
         if self.ended:
             return
-        self.ended = True
+        self.ended, self.outcome, self.status = True, outcome, status
         client = self.client
         client.answering = None
-        self._gateway.ended(self, outcome, status)
+        self._gateway.ended(self)
         if answered and not client.transport.is_closing():
             client.end_response(self._keep)
 

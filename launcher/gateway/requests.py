@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from launcher.gateway.framing import ChunkDecoder, FramingError
+from launcher.gateway.bodies import Body, ChunkedBody, CountedBody, too_large
 from launcher.gateway.heads import RequestHead, malformed_since, parse_request_head
-from launcher.gateway.refusal import Refusal, Refused, bad_head
+from launcher.gateway.refusal import bad_head
 from launcher.gateway.routes import Route
 from launcher.profile.model import GatewaySection
-
-SMALL = 4096  # bytes; smaller pieces of a body are put together: each object costs ten times what a few bytes do
 
 
 class Request:
@@ -29,46 +27,6 @@ class Request:
     def __init__(self, head: RequestHead, route: Route, body: bytes) -> None:
         self.head, self.route, self.body = head, route, body
         self.arrived_at = 0.0  # the loop's time when the body was in
-
-
-class Body:
-    """Collects one request's body, by its length or by its chunks."""
-
-    __slots__ = ("_decoder", "_left", "_limit", "pieces", "rest", "size")
-
-    def __init__(self, head: RequestHead, limit: int) -> None:
-        self._decoder = ChunkDecoder() if head.chunked else None
-        self._left, self._limit = head.content_length, limit
-        self.pieces: list[bytes | bytearray] = []
-        self.size = 0
-        self.rest = b""  # what came after the end
-
-    def feed(self, data: bytes) -> bool:
-        """Whether it is whole now. Raises Refused."""
-        if self._decoder is None:
-            self._keep(data if len(data) <= self._left else data[: self._left])
-            self.rest = data[self._left :]
-            self._left -= len(data) - len(self.rest)
-            return not self._left
-        try:
-            pieces = self._decoder.feed(data)
-        except FramingError as error:
-            raise bad_head("chunk", f"The chunked body is malformed: {error}.") from None
-        if pieces:
-            self._keep(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if self.size > self._limit:
-            raise too_large(self._limit)
-        self.rest = self._decoder.rest
-        return self._decoder.ended
-
-    def _keep(self, piece: bytes) -> None:
-        self.size += len(piece)
-        if len(piece) >= SMALL:
-            self.pieces.append(piece)
-        elif self.pieces and isinstance(last := self.pieces[-1], bytearray):
-            last += piece
-        else:
-            self.pieces.append(bytearray(piece))
 
 
 class RequestReader:
@@ -101,38 +59,30 @@ class RequestReader:
 
     def read(self, data: bytes) -> Request | None:
         """The next request, if it is whole with ``data``. None: more is needed. Raises Refused."""
-        if self.body is None:
-            if not self._held and data:
-                request = self._take_whole(data)
-                if request is not None:
-                    return request
-            self._held += data
-            if not self._cut_head():
-                return None
-            request = self._begin_body()
-            if request is not None or not self._held:
-                return request
-            data = b""
-        if self._held:
-            data = bytes(self._held) + data
-            self._held.clear()
-        return self._read_body(data)
-
-    def _take_whole(self, data: bytes) -> Request | None:
-        """The usual case, at less cost: one request, whole, in one piece. None: it is another case, nothing is done."""
-        settings = self._settings
-        end = data.find(b"\r\n\r\n") + 4
-        if end < 5 or end > settings.max_head or data.startswith(b"\r\n"):
+        held = self._held
+        if self.body is not None:
+            if held:
+                data = bytes(held) + data
+                held.clear()
+            return self._read_body(data)
+        if not held:
+            end = data.find(b"\r\n\r\n")
+            if 0 < end <= self._settings.max_head - 4 and not data.startswith(b"\r\n"):  # the usual case, at less cost
+                self.head = None
+                self.head = parse_request_head(data[: end + 2])
+                return self._begin_body(data, end + 4)
+        held += data
+        head = self._cut_head()
+        if head is None:
             return None
-        self.head = None
-        self.head = head = parse_request_head(data[: end - 2])
-        length = head.content_length
-        if head.chunked or length != len(data) - end or length > settings.max_body:
-            return None
-        return Request(head, self._route_of(head), data[end:])
+        data = b""
+        if head.has_body:  # else what is held are further requests, perhaps many: they stay where they are
+            data = bytes(held)
+            held.clear()
+        return self._begin_body(data, 0)
 
-    def _cut_head(self) -> bool:
-        """Takes one head off the bytes held. False: it is not complete. Raises Refused."""
+    def _cut_head(self) -> RequestHead | None:
+        """Takes one head off the bytes held. None: it is not complete. Raises Refused."""
         held, limit = self._held, self._settings.max_head
         while held.startswith(b"\r\n"):  # an empty line before a request is allowed
             del held[:2]
@@ -144,25 +94,30 @@ class RequestReader:
             if malformed_since(held, self._scanned):
                 parse_request_head(bytes(held) + b"\r\n")  # says what is wrong
             self._scanned = max(0, len(held) - 3)
-            return False
+            return None
         raw = bytes(held[: end + 2])
         del held[: end + 4]
         self._scanned = 0
         self.head = parse_request_head(raw)
-        return True
+        return self.head
 
-    def _begin_body(self) -> Request | None:
-        """Refuses by the head alone where that is possible, else goes on to the body; a request without one is whole."""
+    def _begin_body(self, data: bytes, start: int) -> Request | None:
+        """Refuses by the head alone where that is possible, else goes on to the body, which begins at ``start``."""
         head, limit = self.head, self._settings.max_body
         assert head is not None
-        route = self._route_of(head)
-        if head.content_length > limit:
-            raise too_large(limit)
+        length, more = head.content_length, len(data) - start
         if not head.has_body:
-            return Request(head, route, b"")
-        self.body, self._route = Body(head, limit), route
-        self.invites = head.expects_continue and not self._held
-        return None
+            if more:
+                self._held += memoryview(data)[start:]
+            return Request(head, self._route_of(head), b"")
+        route = self._route_of(head)
+        if length > limit:
+            raise too_large(limit)
+        if length == more and not head.chunked:
+            return Request(head, route, data[start:])
+        self.body, self._route = ChunkedBody(limit) if head.chunked else CountedBody(length), route
+        self.invites = head.expects_continue and not more
+        return self._read_body(data[start:]) if more else None
 
     def _read_body(self, data: bytes) -> Request | None:
         body, head, route = self.body, self.head, self._route
@@ -173,9 +128,4 @@ class RequestReader:
             return None
         self.body = None
         self._held += body.rest
-        return Request(head, route, bytes(body.pieces[0]) if len(body.pieces) == 1 else b"".join(body.pieces))
-
-
-def too_large(limit: int) -> Refused:
-    """413 for a body above gateway.max_body."""
-    return Refused(Refusal(413, "body_too_large", f"The request's body is larger than {limit} bytes.", close=True))
+        return Request(head, route, body.whole())

@@ -15,6 +15,10 @@ class Kind(Enum):
     OWN = "answered here"
     INFERENCE = "an engine's work: takes a slot, may wait"
     QUERY = "an engine's quick answer: goes to any ready one, takes no slot"
+    CONTROL = "the control app's, which runs in a process of its own"
+
+
+NEEDS_ENGINE = frozenset((Kind.INFERENCE, Kind.QUERY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ _ROUTES = (
     Route("/ping", Kind.QUERY, (*_GET, b"POST")),
 )
 # fmt: on
+_CONTROL = Route("/api/{path}", Kind.CONTROL, (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"))
 _PATTERNS = (
     (re.compile(rb"/v1/responses/resp_[A-Za-z0-9_-]{1,128}").fullmatch, Route("/v1/responses/{id}", Kind.QUERY, _GET)),
     (
@@ -69,13 +74,15 @@ NEVER = frozenset({
 })
 # fmt: on
 ROUTES = {route.name.encode("ascii"): route for route in _ROUTES}
-NAMES = tuple(sorted({*(route.name for route in _ROUTES), *(route.name for _, route in _PATTERNS)}))
+NAMES = tuple(sorted({*(route.name for route in _ROUTES), _CONTROL.name, *(route.name for _, route in _PATTERNS)}))
 
 
 def find_route(method: bytes, target: bytes) -> Route:
     """The route of a request. Raises Refused with 404 or 405."""
     path = target.partition(b"?")[0] if b"?" in target else target
     route = ROUTES.get(path)
+    if route is None and path.startswith(b"/api/"):
+        route = _CONTROL
     if route is None:
         route = next((route for matches, route in _PATTERNS if matches(path)), None)
     if route is None:

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import os
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
 from launcher import __version__
 from launcher.gateway import pages
-from launcher.gateway.dispatch import SUSPECT_S, Dispatcher, Verdict
+from launcher.gateway.access import AccessLog
+from launcher.gateway.admit import mode_asked, not_served, priority_asked
+from launcher.gateway.auth import Gatekeeper, is_local, require_admin
+from launcher.gateway.books import Books
+from launcher.gateway.certificate import ServerCertificate
+from launcher.gateway.compat import Changes
+from launcher.gateway.dispatch import Dispatcher, Verdict
 from launcher.gateway.heads import RequestHead
 from launcher.gateway.http1 import ClientConnection
 from launcher.gateway.ingest import prepare
+from launcher.gateway.keyring import KeyRing
 from launcher.gateway.ledger import Capacity
-from launcher.gateway.metrics import Labels, Metrics
+from launcher.gateway.modes import MODES, rules_of
 from launcher.gateway.pool import Pool
-from launcher.gateway.refusal import BUG, Refusal, Refused
+from launcher.gateway.price import Price, Pricer, price_exactly
+from launcher.gateway.pump import Pump, start
+from launcher.gateway.refusal import Refusal, Refused
 from launcher.gateway.relay import Exchange
 from launcher.gateway.replicas import Replica, Replicas
 from launcher.gateway.requests import Request
-from launcher.gateway.routes import Kind, Route, find_route
+from launcher.gateway.routes import NEEDS_ENGINE, Kind, Route, find_route
 from launcher.gateway.sockets import listen
 from launcher.profile.model import AdmissionSection, GatewaySection, ModelSection
 
 log = logging.getLogger("launcher.gateway")
 DRAINING_RETRY_S = 5.0
 FLUSH_S = 2.0  # how long close() waits for clients to take what was written
+CERTIFICATE_S = 10.0  # how often the certificate's files are looked at
+CROWDED_S = 0.1
+FREE = Price()  # of a request that takes no room
 
 
 class Gateway:
@@ -41,19 +54,28 @@ class Gateway:
         model: ModelSection,
         admission: AdmissionSection,
         capacity: Capacity,
+        pricer: Pricer | None = None,
+        gatekeeper: Gatekeeper | None = None,
+        certificate: ServerCertificate | None = None,
+        access: AccessLog | None = None,
+        control_socket: str = "",
         version: str = __version__,
     ) -> None:
         self.settings, self.replicas, self.model, self.version = settings, replicas, model, version
-        self.admission = admission
-        self.dispatcher: Dispatcher[Exchange] = Dispatcher(
-            replicas,
-            max_in_flight=admission.max_in_flight or capacity.sequences,
-            max_queued=admission.max_queued,
-            queue_timeout_s=admission.deadline or 30.0,
+        self.admission, self.pricer = admission, pricer or Pricer()
+        self.gatekeeper, self.certificate, self.access = (
+            gatekeeper or Gatekeeper(KeyRing(None), False),
+            certificate,
+            access,
         )
-        self.metrics = Metrics(self._gauges)
+        self.control = Replica.at_socket(control_socket)
+        self.dispatcher: Dispatcher[Exchange] = Dispatcher(replicas, admission, capacity)
+        self.modes = {mode: rules_of(admission, mode) for mode in MODES}
+        self.books = Books(self)
+        self.metrics = self.books.metrics
         self.connections: set[ClientConnection] = set()
         self.active: set[Exchange] = set()
+        self._crowded_until = 0.0  # every connection is in use: not looked for others before then
         self.is_draining = False
         self.drain_reason = ""
         self._idle = asyncio.Event()
@@ -61,7 +83,6 @@ class Gateway:
         self._no_connections = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._expiry: asyncio.TimerHandle | None = None
         self._id_start, self._id_count = os.urandom(6).hex(), 0
         self._policy = model.template
 
@@ -72,7 +93,16 @@ class Gateway:
         loop = asyncio.get_running_loop()
         self.now, self._loop = loop.time, loop
         self.pool = Pool(loop.time)
-        self._server, host, port = await listen(lambda: ClientConnection(self, loop), self.settings.listen)
+        self.pump = Pump(self.dispatcher, self.metrics, loop)
+        context = None if self.certificate is None else self.certificate.context
+        self._server, host, port = await listen(
+            lambda: ClientConnection(self, loop),
+            self.settings.listen,
+            context,
+            handshake_s=self.settings.head_timeout,
+            shutdown_s=self.settings.write_timeout,
+        )
+        self._watch_certificate()
         self.replicas.listen(self._replica_changed)
         return host, port
 
@@ -93,8 +123,9 @@ class Gateway:
         """Stops listening, ends what is left, and closes the connections once their bytes are sent."""
         if self._server is not None:
             self._server.close()
-        if self._expiry is not None:
-            self._expiry.cancel()
+        if hasattr(self, "pump"):
+            self.pump.close()
+            self._certificate_check.cancel()
         for exchange in (*self.dispatcher.queue, *self.active):  # who waits first, so that none is started now
             exchange.cut_off(self.drain_reason or "the endpoint is stopping")
         for connection in list(self.connections):
@@ -104,6 +135,14 @@ class Gateway:
         if hasattr(self, "pool"):
             self.pool.close()
         await self._flushed()
+        if self.access is not None:
+            await self.access.close()
+
+    def _watch_certificate(self) -> None:
+        """Takes up a renewed certificate."""
+        if self.certificate is not None and (said := self.certificate.reload_if_changed()):
+            log.warning("%s", said)
+        self._certificate_check = self._loop.call_later(CERTIFICATE_S, self._watch_certificate)
 
     async def _flushed(self) -> None:
         """Waits for the connections to end, and cuts off those whose clients do not read."""
@@ -115,6 +154,20 @@ class Gateway:
             except TimeoutError:
                 for connection in list(self.connections):
                     connection.abort()
+
+    def make_room(self) -> bool:
+        """Closes unused connections, those that have been so for longest. False: there is none, or was none just now."""
+        now = self.now()
+        if now < self._crowded_until:
+            return False
+        unused = [(until, id(c), c) for c in self.connections if (until := c.idle_until) is not None]
+        for _, _, connection in heapq.nsmallest(
+            max(1, len(unused) // 32), unused
+        ):  # several: looking takes a millisecond
+            connection.shut()
+        if not unused:
+            self._crowded_until = now + CROWDED_S
+        return bool(unused)
 
     def disconnected(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)
@@ -130,67 +183,127 @@ class Gateway:
     @property
     def queued(self) -> int:
         """How many requests wait."""
-        return len(self.dispatcher.queue)
+        return self.dispatcher.queue.count
+
+    @property
+    def mode(self) -> str:
+        """The mode that is on."""
+        return self.dispatcher.rules.mode
+
+    def set_mode(self, mode: str) -> None:
+        """Switches to another of MODES; what waits already keeps its deadline. Raises KeyError."""
+        self.dispatcher.use(self.modes[mode])
+        log.info("mode: %s", mode)
+        self.pump.turn()
 
     # Requests.
 
     def route(self, head: RequestHead) -> Route:
         """The route of a request, by its head. Raises Refused, so that no body is read for nothing."""
+        head.identity = self.gatekeeper.identify(head)
         route = find_route(head.method, head.target)
-        if self.is_draining and route.kind is not Kind.OWN:
+        if self.is_draining and route.kind in NEEDS_ENGINE:
             message = f"No new requests are taken: {self.drain_reason.rstrip('.')}."
             raise Refused(Refusal(503, "draining", message, retry_after_s=DRAINING_RETRY_S, close=True))
         return route
 
     def handle(self, connection: ClientConnection, request: Request) -> None:
         """Answers a request, or sets its answer going. Raises Refused."""
-        route = request.route
-        if not request.head.request_id:
-            request.head.request_id = self.new_request_id()
-        if route.kind is Kind.OWN:
-            status, kind, body = pages.render(self, route.name)
-            connection.answer(request.head, status, [kind], body, False)
-            self._count(request, status, self.now(), None, "done")
-            return
+        head, route = request.head, request.route
+        if not head.request_id:
+            head.request_id = self.new_request_id()
         self.metrics.received_bytes += len(request.body)
-        exchange = Exchange(self, connection, request, prepare(request, self._policy))
-        connection.answering = exchange
+        match route.kind:
+            case Kind.INFERENCE:
+                self._infer(connection, request)
+            case Kind.QUERY:
+                self._query(connection, request)
+            case Kind.OWN:
+                status, kind, body = pages.render(self, route.name)
+                connection.answer(head, status, [kind], body, False)
+                self.books.page(request, status, self.now())
+            case Kind.CONTROL:
+                self._control(connection, request)
+
+    def _infer(self, connection: ClientConnection, request: Request) -> None:
+        """An engine's work: priced, let in, put in order."""
+        identity = request.head.identity
+        changes = prepare(request, self._policy)
+        if self.admission.counting == "exact":
+            self.spawn(self._infer_counted(connection, request, changes))
+            return
+        price = self.pricer.price(request.route.name, changes.body, identity.key_id)
+        self._admit(Exchange(self, connection, request, changes, price))
+
+    async def _infer_counted(self, connection: ClientConnection, request: Request, changes: Changes) -> None:
+        """The same, its text counted by a thread meanwhile."""
+        exchange = self._enter(Exchange(self, connection, request, changes, FREE))
+        price = await price_exactly(self.pricer, request.route.name, changes.body, request.head.identity.key_id)
+        if not exchange.ended:
+            exchange.reprice(price)
+            try:
+                self._admit(exchange)
+            except Refused as refused:
+                exchange.refuse(refused.refusal)
+
+    def _admit(self, exchange: Exchange) -> None:
+        """Raises Refused for what the request asks for in vain."""
+        head, price = exchange.request.head, exchange.price
+        identity = head.identity
+        priority = priority_asked(head, price, identity.priority, identity.max_priority)
+        rules = mode_asked(head, self.modes)
+        if identity.limits is not None:
+            refusal = identity.limits.charge(price.prompt_tokens + price.output_tokens, exchange.arrived_at)
+            if refusal is not None:
+                self.metrics.rate_limited(identity.name, refusal.reason.removeprefix("rate_"))
+                raise Refused(refusal)
+        exchange.place_at(identity.account, priority, rules)
+        self._enter(exchange)
+        self.pump.submit(exchange)
+
+    def _query(self, connection: ClientConnection, request: Request) -> None:
+        """An engine's quick answer: takes no room."""
+        exchange = self._enter(Exchange(self, connection, request, prepare(request, self._policy), FREE))
+        exchange.replica = self.dispatcher.pick(self.now())
+        if exchange.replica is None:
+            exchange.refuse(not_served(Verdict.NOT_READY, exchange, self.dispatcher, self.now()))
+        else:
+            start(exchange)
+
+    def _control(self, connection: ClientConnection, request: Request) -> None:
+        """All that is not inference: the control app's, behind its socket. Raises Refused."""
+        head = request.head
+        if self.gatekeeper.required:
+            require_admin(head.identity)
+        elif not is_local(connection.transport.get_extra_info("peername")):
+            message = "Without API keys the control app is for this machine only: make one with `launcher key add NAME --admin`."
+            raise Refused(Refusal(403, "not_local", message))
+        if self.control is None:
+            message = f"{request.route.name} is the control app's, which does not run here."
+            raise Refused(Refusal(503, "no_control_app", message))
+        head.lines += (b"x-launcher-key: " + head.identity.key_id.encode("latin-1"), b"x-launcher-host: " + head.host)
+        exchange = self._enter(Exchange(self, connection, request, Changes(request.body), FREE))
+        exchange.replica = self.control
+        start(exchange)
+
+    def _enter(self, exchange: Exchange) -> Exchange:
+        """From here on the exchange answers the client, whatever happens."""
+        exchange.client.answering = exchange
         self.active.add(exchange)
         self._idle.clear()
-        if route.kind is Kind.QUERY:
-            exchange.replica = self.dispatcher.pick(self.now())
-            if exchange.replica is None:
-                exchange.refuse(self._not_served(Verdict.NOT_READY.value))
-            else:
-                self._start(exchange)
-            return
-        verdict = self.dispatcher.submit(exchange, request.arrived_at)
-        if verdict is Verdict.STARTED:
-            self._start(exchange)
-        elif verdict is Verdict.QUEUED:
-            self.arm_expiry()
-        else:
-            exchange.refuse(self._not_served(verdict.value))
+        return exchange
 
-    def ended(self, exchange: Exchange, outcome: str, status: int) -> None:
+    def ended(self, exchange: Exchange) -> None:
         """Frees what an exchange held, starts who waited for it, and adds up. Called by the exchange, once."""
         self.active.discard(exchange)
-        now = self.now()
-        waiting = self.dispatcher.release(exchange, now)
-        if waiting:
-            self._start_all(waiting, now)
-        self.metrics.sent_bytes += exchange.bytes_out
-        self._count(exchange.request, status, now, exchange.replica, outcome)
+        output_tokens = self.books.close(exchange, self.now())
+        self.pump.release(exchange, output_tokens, exchange.outcome == "served")
         if not self.active:
             self._idle.set()
 
     def refused(self, refusal: Refusal, head: RequestHead | None) -> None:
         """Counts a refusal that no exchange is there for."""
-        self.metrics.refusals[refusal.reason] += 1
-        self.metrics.requests["other", refusal.status] += 1
-        if log.isEnabledFor(logging.INFO):
-            asked = b"%b %b" % (head.method, head.target[:200]) if head is not None else b"- -"
-            log.info("%s %d %s", asked.decode("latin-1"), refusal.status, refusal.reason)
+        self.books.refused(refusal, head)
 
     def stalled(self, connection: ClientConnection) -> None:
         """Counts a client that is cut off because it reads nothing of what was written for it."""
@@ -201,92 +314,10 @@ class Gateway:
         self._id_count += 1
         return f"{self._id_start}-{self._id_count:08x}".encode()
 
-    def _count(self, request: Request, status: int, now: float, replica: Replica | None, outcome: str) -> None:
-        """Adds up a request that ended, and writes its line to the access log."""
-        seconds = now - request.arrived_at
-        self.metrics.requests[request.route.name, status] += 1
-        self.metrics.durations[request.route.name].observe(seconds)
-        level = logging.DEBUG if request.route.kind is Kind.OWN else logging.INFO  # scrapes and probes are many
-        if log.isEnabledFor(level):
-            log.log(
-                level,
-                "%s %s %d %s %.1fms replica=%s id=%s",
-                request.head.method.decode("latin-1"),
-                request.head.target.decode("latin-1")[:200],
-                status,
-                outcome,
-                seconds * 1000,
-                "-" if replica is None else replica.index,
-                request.head.request_id.decode(),
-            )
-
-    # The queue.
-
-    def arm_expiry(self) -> None:
-        """Sees to it that the queue's head does not wait too long. The queue is in order of time: one timer will do."""
-        due, timer = self.dispatcher.next_expiry(), self._expiry
-        if due is None or (timer is not None and timer.when() <= due):
-            return
-        if timer is not None:  # an older request has come back into the queue
-            timer.cancel()
-        self._expiry = self._loop.call_at(due, self._expire)
-
-    def suspected(self) -> None:
-        """A replica has failed a request: who waits may be given to it again only after a while."""
-        self._pump()
-        self.arm_expiry()
-        self._loop.call_later(SUSPECT_S, self._pump)
-
-    def _pump(self) -> None:
-        now = self.now()
-        self._start_all(self.dispatcher.pump(now), now)
-
-    def _expire(self) -> None:
-        self._expiry = None
-        for exchange in self.dispatcher.expire(self.now()):
-            exchange.refuse(self._not_served("queue_timeout"))
-        self.arm_expiry()
-
-    def _start_all(self, exchanges: list[Exchange], now: float) -> None:
-        for exchange in exchanges:
-            self.metrics.queue_waits.observe(now - exchange.arrived_at)
-            self._start(exchange)
-
-    def _start(self, exchange: Exchange) -> None:
-        """Starts one; what goes wrong with it is its own misfortune, not that of whoever's turn it was to start it."""
-        try:
-            exchange.start()
-        except Exception:
-            log.exception(BUG.message)
-            exchange.crashed()
-
-    def _not_served(self, reason: str) -> Refusal:
-        """429 where engines are ready but busy, 503 where none is."""
-        wait = self.dispatcher.retry_after_s()
-        if not self.replicas.ready_ones:
-            why = self.replicas.reasons().rstrip(".")
-            return Refusal(503, "not_ready", f"No engine is ready: {why}.", retry_after_s=wait)
-        waiting = len(self.dispatcher.queue)
-        if reason == "queue_full":
-            message = f"Too many requests: {waiting} wait already (admission.max_queued {self.admission.max_queued})."
-        else:
-            limit = self.dispatcher.queue_timeout_s
-            message = f"No engine had room within {limit:g} s (admission.deadline); {waiting} more wait."
-        return Refusal(429, reason, message, retry_after_s=wait)
-
     def _replica_changed(self, replica: Replica) -> None:
         if not replica.is_ready:
             self.pool.drop(replica)
-        self._pump()
-
-    def _gauges(self) -> Iterator[tuple[str, Labels, float]]:
-        for replica in self.replicas.all:
-            yield "launcher_in_flight", (str(replica.index),), replica.in_flight
-            yield "launcher_replica_ready", (str(replica.index),), replica.is_ready
-        yield "launcher_queued", (), len(self.dispatcher.queue)
-        yield "launcher_connections", (), len(self.connections)
-        yield "launcher_draining", (), self.is_draining
-        yield "launcher_build_info", (self.version,), 1
+        self.pump.turn()
 
     def __repr__(self) -> str:
         return f"<Gateway {self.dispatcher!r} connections={len(self.connections)}>"

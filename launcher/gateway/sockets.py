@@ -1,4 +1,4 @@
-"""Where transports come from: the listening socket and the connections to engines, in one place."""
+"""Where transports come from: the listening sockets and the connections to engines, in one place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import ssl
+import stat
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -16,24 +17,100 @@ from launcher.errors import PreconditionError
 from launcher.gateway.replicas import Replica
 
 BACKLOG = 4096
+LONGEST_SOCKET_PATH = 107  # bytes; the kernel's sun_path has 108, the last for the end
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
-async def listen(make: Callable[[], asyncio.Protocol], address: str) -> tuple[asyncio.Server, str, int]:
-    """Listens on host:port; port 0 takes a free one. Raises PreconditionError, which says what to do."""
+async def listen(
+    make: Callable[[], asyncio.Protocol],
+    address: str,
+    context: ssl.SSLContext | None = None,
+    *,
+    handshake_s: float = 10.0,
+    shutdown_s: float = 60.0,
+) -> tuple[asyncio.Server, str, int]:
+    """Listens on host:port, with TLS where there is a ``context``; port 0 takes a free one.
+
+    ``handshake_s`` bounds a TLS handshake, ``shutdown_s`` the end of a TLS connection: how long a client may take to
+    read what was written for it and to close its side. Raises PreconditionError, which says what to do.
+    """
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
     try:
-        server = await loop.create_server(make, host.strip("[]"), int(port), backlog=BACKLOG)
+        server = await loop.create_server(
+            make,
+            host.strip("[]"),
+            int(port),
+            backlog=BACKLOG,
+            ssl=context,
+            ssl_handshake_timeout=handshake_s if context else None,
+            ssl_shutdown_timeout=shutdown_s if context else None,
+        )
     except OSError as error:
         raise _why_not(error, address, int(port)) from None
     name = server.sockets[0].getsockname()
     return server, name[0], name[1]
 
 
+async def listen_unix(make: Callable[[], asyncio.Protocol], path: Path) -> asyncio.Server:
+    """Listens on a Unix socket that only this user may use. Its file stays when the server is closed; the next one that
+    listens there removes it. Raises PreconditionError, which says what to do."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        os.fchmod(sock.fileno(), 0o600)  # what the file gets when it is made: nobody finds it open even for a moment
+        _remove_stale(path)
+        sock.bind(os.fspath(path))
+        return await asyncio.get_running_loop().create_unix_server(make, sock=sock, backlog=BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _why_no_socket(error, path) from None
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _remove_stale(path: Path) -> None:
+    """Removes the socket that a process which is gone has left; leaves alone what is none, and what is answered on."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+        visitor.settimeout(1.0)
+        try:
+            visitor.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except TimeoutError:  # its queue is full: somebody listens
+            pass
+
+
+def _why_no_socket(error: OSError, path: Path) -> PreconditionError:
+    too_long = len(os.fsencode(path)) > LONGEST_SOCKET_PATH
+    if too_long:
+        return PreconditionError(
+            f"{path}: the path is too long for a Unix socket: {len(os.fsencode(path))} bytes, {LONGEST_SOCKET_PATH} at most.",
+            "Take a run directory with a shorter path.",
+        )
+    if error.errno == errno.EADDRINUSE and path.is_socket():
+        return PreconditionError(
+            f"{path}: another process listens on this socket.", "Stop that process, or take another run directory."
+        )
+    if error.errno == errno.EADDRINUSE:
+        return PreconditionError(f"{path}: exists and is not a socket.", "Move that file away.")
+    return PreconditionError(
+        f"{path}: cannot listen on this socket: {error.strerror or error}.",
+        "The folder must exist, and this user must be allowed to write in it.",
+    )
+
+
 async def connect(make: Callable[[], P], replica: Replica) -> P:
-    """Opens a connection to an engine. Raises OSError."""
+    """Opens a connection to an engine, or to the control app on its Unix socket. Raises OSError."""
     loop = asyncio.get_running_loop()
+    if replica.socket_path is not None:
+        _, protocol = await loop.create_unix_connection(make, replica.socket_path)
+        return protocol
     context = _trusting_the_systems_authorities() if replica.tls else None
     _, protocol = await loop.create_connection(make, replica.host, replica.port, ssl=context)
     return protocol

@@ -30,10 +30,13 @@ class Receiver(Protocol):
     """Whoever an answer is for. After on_end or on_lost the connection is no longer its own.
 
     Bytes that pass as they came go straight to ``sink`` once the first have been given to on_bytes; how many those
-    were is added to ``bytes_out`` at the end.
+    were is added to ``bytes_out`` at the end, and in how many pieces the body came to ``pieces``.
     """
 
     bytes_out: int
+    pieces: int
+    first_byte_at: float  # the loop's time of the body's first byte; written here
+    keep_pieces: Callable[[bytes], None] | None  # is given all that is passed on too; read once, after on_head
 
     @property
     def is_work(self) -> bool: ...
@@ -41,6 +44,7 @@ class Receiver(Protocol):
     def sink(self) -> Callable[[bytes], None]: ...
 
     def on_head(self, head: ResponseHead, more: bool) -> Reading: ...
+    def on_first_byte(self) -> None: ...  # of a 200 answer's body: once, before that byte is passed on
     def on_bytes(self, data: bytes) -> None: ...
     def on_end(self) -> None: ...
     def on_lost(self, reason: str, got_bytes: bool) -> None: ...
@@ -60,14 +64,18 @@ class EngineConnection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_decoder",
+        "_framed",
         "_held",
+        "_is_ok",
         "_is_work",
         "_keep",
+        "_keep_piece",
         "_left",
         "_needed",
         "_now",
         "_passed",
         "_paused",
+        "_pieces",
         "_pool",
         "_sink",
         "address",
@@ -89,10 +97,14 @@ class EngineConnection(asyncio.Protocol):
         self._held = bytearray()  # a head or a chunk that is not complete
         self._needed = 0  # how long it will be; 0: not known
         self._body: Callable[[bytes], None] | None = None  # None: in the head
+        self._framed: Callable[[bytes], None] | None = None  # the same, while its first byte has not come
         self._left = 0
         self._sink: Callable[[bytes], None] | None = None
         self._passed = 0  # bytes that went into the sink
+        self._pieces = 0  # in which the body has come
+        self._keep_piece: Callable[[bytes], None] | None = None
         self._keep = False
+        self._is_ok = False  # the answer at hand has status 200
         self._is_work = False  # the body at hand is an engine's work: its bytes are a sign of life
         self._paused = False
         self._decoder: ChunkDecoder | None = None
@@ -123,11 +135,12 @@ class EngineConnection(asyncio.Protocol):
         self.transport.abort()
 
     def _take_receiver(self) -> Receiver | None:
-        """The receiver, who is no longer told anything; it learns how many bytes went past it."""
-        receiver, self.receiver, self._sink = self.receiver, None, None
+        """The receiver, who is no longer told anything; it learns how many bytes and pieces went past it."""
+        receiver, self.receiver, self._sink, self._keep_piece = self.receiver, None, None, None
         if receiver is not None:
             receiver.bytes_out += self._passed
-        self._passed = 0
+            receiver.pieces += self._pieces
+        self._passed = self._pieces = 0
         return receiver
 
     # What the transport tells.
@@ -139,6 +152,7 @@ class EngineConnection(asyncio.Protocol):
         receiver = self.receiver
         try:
             if self._body is not None:
+                self._pieces += 1
                 if self._is_work:
                     self.replica.last_byte_at = self._now()
                 self._body(data)
@@ -160,7 +174,8 @@ class EngineConnection(asyncio.Protocol):
         receiver, body, self._body = self._take_receiver(), self._body, None
         if receiver is None:
             return
-        if body is not None and body == self._until_close and exc is None:
+        until_close = self._until_close
+        if body is not None and until_close in (body, self._framed) and exc is None:
             receiver.on_end()
         else:
             why = "reset the connection" if exc is not None else "closed the connection"
@@ -194,12 +209,17 @@ class EngineConnection(asyncio.Protocol):
 
     def _begin_body(self, receiver: Receiver, head: ResponseHead, data: bytes) -> None:
         # Neither a head nor a refusal tells of the engine's core: vLLM's API server sends both while that is stuck.
-        self._is_work = receiver.is_work and head.status == 200
+        self._is_ok = head.status == 200
+        self._is_work = self._is_ok and receiver.is_work
         self._keep = head.keep_alive
         self._body = self._until_close
         reading = receiver.on_head(head, bool(data))  # what comes with the head can be written with it
         if reading is Reading.NOTHING or (head.content_length == 0 and not head.chunked):
             self._end(not data)
+            return
+        self._keep_piece = receiver.keep_pieces
+        if head.content_length == len(data):
+            self._give_whole(receiver, data)
             return
         if head.chunked:
             self._decoder = ChunkDecoder() if reading is Reading.PAYLOAD else None
@@ -208,16 +228,46 @@ class EngineConnection(asyncio.Protocol):
             self._left, self._body = head.content_length, self._counted
         else:
             self._keep = False
+        self._framed, self._body = self._body, self._first
         if data:
+            self._pieces = 1
             if self._is_work:
                 self.replica.last_byte_at = self._now()
             self._body(data)
         if reading is Reading.AS_IT_CAME and self.receiver is receiver:
             self._sink = receiver.sink
 
+    def _give_whole(self, receiver: Receiver, data: bytes) -> None:
+        """A short answer, whose body came whole with its head: all that follows below, at less cost."""
+        self._pieces = 1
+        receiver.first_byte_at = now = self._now()
+        if self._is_work:
+            self.replica.last_byte_at = now
+        if self._is_ok:
+            receiver.on_first_byte()
+        if self.receiver is receiver:
+            if self._keep_piece is not None:
+                self._keep_piece(data)
+            receiver.on_bytes(data)
+            self._end(True)
+
+    def _first(self, data: bytes) -> None:
+        """The body's first bytes: noted, then on as all that follow."""
+        receiver, body, self._framed = self.receiver, self._framed, None
+        if receiver is None or body is None:
+            return
+        self._body = body
+        receiver.first_byte_at = self._now()
+        if self._is_ok:
+            receiver.on_first_byte()
+        if self.receiver is receiver:
+            body(data)
+
     # The body, in its four framings.
 
     def _pass(self, data: bytes) -> None:
+        if self._keep_piece is not None:
+            self._keep_piece(data)
         if self._sink is not None:
             self._passed += len(data)
             self._sink(data)
@@ -228,6 +278,8 @@ class EngineConnection(asyncio.Protocol):
         """Passes whole chunks on as they came, so that a stream which breaks can still be ended properly."""
         if self._sink is not None and not self._held and is_one_chunk(data):  # what nearly every piece is
             self._passed += len(data)
+            if self._keep_piece is not None:
+                self._keep_piece(data)
             self._sink(data)
             return
         if self.receiver is None:
@@ -269,7 +321,7 @@ class EngineConnection(asyncio.Protocol):
             self._fail(f"The engine's answer is malformed: {error}")
             return
         if pieces:
-            receiver.on_bytes(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self._pass(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if decoder.ended and self.receiver is receiver:
             self._end(not decoder.rest)
 
@@ -279,7 +331,7 @@ class EngineConnection(asyncio.Protocol):
     def _end(self, clean: bool) -> None:
         """The answer is complete. The connection goes back to the pool first: the next request may want it at once."""
         receiver = self._take_receiver()
-        self._body, self._decoder = None, None
+        self._body, self._framed, self._decoder = None, None, None
         self._held.clear()
         if clean and self._keep and not self.transport.get_write_buffer_size():
             self.resume()

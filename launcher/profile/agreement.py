@@ -49,7 +49,7 @@ def find_disagreements(profile: Profile) -> tuple[Broken, ...]:
             found += rule(profile, engine)
     else:
         found += _inert_for_external(profile, engine)
-    for check in (_warmup, _restart):
+    for check in (_gateway, _warmup, _restart):
         found += check(profile)
     return tuple(found)
 
@@ -140,6 +140,14 @@ def _inert_for_external(profile: Profile, engine: ExternalEngine) -> Iterator[Br
                     "has no effect with engine.kind: external: set it where that server is started, and take it out here",
                     (key, "engine.kind"),
                 )
+
+
+def _gateway(profile: Profile) -> Iterator[Broken]:
+    keys = ("gateway.tls_cert", "gateway.tls_key")
+    given = [profile.gateway.tls_cert is not None, profile.gateway.tls_key is not None]
+    if any(given) and not all(given):
+        missing, there = (keys[1], keys[0]) if given[0] else keys
+        yield Broken(missing, f"is missing: HTTPS needs both; give it, or take {there} out", keys)
 
 
 def _warmup(profile: Profile) -> Iterator[Broken]:

@@ -255,6 +255,10 @@ class GatewaySection(Section):
     )
     max_body: Size = Field(64 * MIB, description="Largest request body; more is refused with 413.")
     max_head: Size = Field(64 * KIB, description="Largest request line with headers; more is refused with 431.")
+    max_connections: Positive = Field(
+        16384,
+        description="Most client connections at once. One more closes the longest unused ones; if all are in use, it gets 503.",
+    )
     head_timeout: Duration = Field(10.0, description="Time for a client to send its headers.")
     body_timeout: Duration = Field(60.0, description="Longest pause within a request's body.")
     idle_timeout: Duration = Field(75.0, description="Time that an unused connection stays open.")
@@ -289,7 +293,7 @@ class AdmissionSection(Section):
     )
     deadline_per_1k: DurationOrZero | None = Field(
         None,
-        description="Added to the deadline for each 1,000 prompt tokens that the engine has to compute. Default: by mode.",
+        description="Added to the deadline for each 1,000 prompt tokens beyond the first 1,000 that the engine has to compute. Default: by mode.",
     )
     window: DurationOrZero | None = Field(
         None, description="How long a full engine's next group may be collected. Default: by mode, 50ms at most."
@@ -314,7 +318,7 @@ class AdmissionSection(Section):
         description="Most tokens (prompts and expected answers) that wait. Default: 64 times max_prefill for each replica.",
     )
     ageing: Duration = Field(
-        2.0,
+        10.0,
         description="After so long in the queue the work of one batch token budget ranks like none. Shorter: nearer to first come, first served.",
     )
     adaptive: bool = Field(
@@ -365,6 +369,9 @@ class LoggingSection(Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="The launcher's own log level.")
     dir: Text | None = Field(
         None, description="Folder for log files. Default: in the run directory. Relative to the profile's file."
+    )
+    access: bool = Field(
+        True, description="Write access.log: one line of JSON for each request, without what was said in it."
     )
     max_size: Size = Field(20 * MIB, description="A log file is rotated at this size.")
     keep: Annotated[int, Field(ge=0, le=100)] = Field(3, description="How many rotated files are kept.")

@@ -7,12 +7,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from launcher.supervise.child import Child, Exit
 from launcher.supervise.engine_client import EngineClient
 from launcher.supervise.state import EngineState
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 TAIL_LINES = 2000  # of an engine's log, kept for the diagnosis; vLLM's tracebacks run to hundreds
 
 
@@ -29,7 +31,8 @@ class Activity(Protocol):
 class ReplicaListener(Protocol):
     """Who is told which replicas can take requests, and tells how those are doing: the gateway, in production."""
 
-    def starting(self, index: int, url: str) -> None: ...
+    def starting(self, index: int, url: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        """``headers`` are those that this start of the engine asks for, beside any that all do."""
 
     def ready(self, index: int) -> None: ...
 
@@ -46,6 +49,10 @@ class Command(Protocol):
 
     @property
     def url(self) -> str: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What every request to it needs, such as its API key."""
 
     def environment(self, inherited: Mapping[str, str]) -> Mapping[str, str]:
         """The whole environment of the process."""

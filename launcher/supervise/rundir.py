@@ -66,6 +66,7 @@ class RunDir:
         path = state_root() / name
         try:
             path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o700)  # who may enter may open the admin socket
             lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise PreconditionError(

@@ -166,8 +166,8 @@ class Supervisor:
             return
         if engine.client is not None:
             await engine.client.close()
-        engine.client = EngineClient(command.url, engine.spec.model)
-        self._listener.starting(engine.spec.index, command.url)
+        engine.client = EngineClient(command.url, engine.spec.model, command.headers)
+        self._listener.starting(engine.spec.index, command.url, command.headers)
         engine.child = await Child.spawn(
             command.argv,
             command.environment(self._environment),

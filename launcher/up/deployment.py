@@ -11,20 +11,23 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from launcher import __version__
-from launcher.gateway.ledger import Capacity
-from launcher.gateway.replicas import Replicas
-from launcher.gateway.server import Gateway
-from launcher.plan.plan import Plan
+from launcher.control import CONTROL_SOCKET, GATEWAY_SOCKET
+from launcher.errors import PreconditionError
+from launcher.gateway.admin import AdminDoor
+from launcher.gateway.audit import AuditLog
+from launcher.gateway.sockets import listen_unix
 from launcher.profile.load import LoadedProfile
-from launcher.profile.model import ExternalEngine, Profile, VllmEngine
+from launcher.profile.model import ExternalEngine, Profile
 from launcher.supervise.logfiles import launcher_logger
 from launcher.supervise.rundir import RunDir
 from launcher.supervise.state import FINAL
+from launcher.up.control_process import ControlProcess
+from launcher.up.front import make_gateway, make_replicas
 from launcher.up.hosts import ExternalHost, Host, Switchboard, VllmHost, external_headers
+from launcher.up.keys import keys_path
 from launcher.up.prepare import Prepared
 from launcher.up.snapshot import Audience, EngineView, Snapshot
 
@@ -44,14 +47,16 @@ class Deployment:
         self.logs: Path = loaded.base_dir / own if own else rundir.path / "logs"
         launcher_logger(self.logs, self.profile.logging)
         self._profile_path = loaded.path
-        self._replicas = Replicas()
-        self._gateway = Gateway(
-            self.profile.gateway,
-            self._replicas,
-            model=self.profile.model,
-            admission=self.profile.admission,
-            capacity=capacity(prepared.plan),
-            version=__version__,
+        self._audit = AuditLog(
+            self.logs / "audit.log", max_bytes=self.profile.logging.max_size, keep=self.profile.logging.keep
+        )
+        self._replicas = make_replicas(prepared.plan)
+        control = rundir.path / CONTROL_SOCKET
+        self._gateway = make_gateway(loaded, prepared, self._replicas, self.logs, self._audit, control)
+        self._control = ControlProcess(
+            rundir.path,
+            keys_file=None if self.profile.gateway.auth == "none" else keys_path(loaded).absolute(),
+            audit_log=self._audit.path,
         )
         self._host = self._make_host(loaded, prepared)
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
@@ -83,9 +88,36 @@ class Deployment:
     async def run(self) -> None:
         """From a bound port to the last process gone. Raises EngineError when no engine is left."""
         host, port = await self._gateway.start()
-        self._url = f"http://{browsable(host)}:{port}"
+        self._url = f"{'https' if self._gateway.certificate else 'http'}://{browsable(host)}:{port}"
+        if self._gateway.certificate is not None and self._gateway.certificate.warning:
+            self._say(f"warning: {self._gateway.certificate.warning}")
         self._say(f"gateway listens on {self._url}; it answers 503 until an engine is ready")
         self._publish()
+        async with self._administered():
+            await self._serve()
+
+    @contextlib.asynccontextmanager
+    async def _administered(self) -> AsyncIterator[None]:
+        """The admin socket and the control app, beside what serves: where they cannot be, serving goes on without."""
+        path = self.rundir.path / GATEWAY_SOCKET
+        door = AdminDoor(self._gateway, name=self.profile.name, membership=self._host.membership, audit=self._audit)
+        try:
+            listener = await listen_unix(door.connection, path)
+        except PreconditionError as error:
+            self._say(f"warning: {error.message} {error.hint} Without it there are no live figures and no /api.")
+            yield
+            return
+        control = asyncio.create_task(self._control.run())
+        try:
+            yield
+        finally:
+            control.cancel()
+            await asyncio.gather(control, return_exceptions=True)
+            listener.close()
+            door.close()
+
+    async def _serve(self) -> None:
+        """Until the last engine's process is gone. Raises EngineError when none is left."""
         engines = asyncio.create_task(self._host.run())
         stop = asyncio.create_task(self._stop.wait())
         try:
@@ -191,16 +223,6 @@ def standing(engines: tuple[EngineView, ...]) -> str:
     if "ready" in phases:
         return "degraded"
     return "failed" if all(phase in FINAL for phase in phases) else "starting"
-
-
-def capacity(plan: Plan) -> Capacity:
-    """What one replica can take, as the plan has it; vLLM's own defaults where it does not know."""
-    usual = Capacity()
-    settings = plan.settings
-    if settings is None:
-        own = plan.profile.engine.max_num_seqs if isinstance(plan.profile.engine, VllmEngine) else None
-        return Capacity(sequences=own or usual.sequences)
-    return Capacity(settings.max_num_batched_tokens, settings.max_num_seqs, plan.kv_tokens)
 
 
 def browsable(host: str) -> str:

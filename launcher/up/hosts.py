@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +16,14 @@ from launcher.engine.command import EngineCommand, engine_command
 from launcher.engine.diagnose import diagnose
 from launcher.engine.stages import stage_of
 from launcher.errors import EngineError, PreconditionError
+from launcher.gateway.keyring import VARIABLE
 from launcher.gateway.replicas import Activity, Endpoint, Replicas
 from launcher.plan.placement import Placement
 from launcher.plan.plan import Plan
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import ExternalEngine
 from launcher.supervise.child import Exit
-from launcher.supervise.engine import Engine, EngineSpec, Finding, ReplicaListener
+from launcher.supervise.engine import NO_HEADERS, Engine, EngineSpec, Finding, ReplicaListener
 from launcher.supervise.external import ExternalServer, ExternalWatch
 from launcher.supervise.logfiles import engine_logger
 from launcher.supervise.restart import RestartPolicy
@@ -36,6 +38,8 @@ Changed = Callable[[str], None]
 
 class Host(Protocol):
     """Engines that run until told to stop, or until there is no point in going on."""
+
+    membership: ExternalWatch  # servers that join and leave at run time
 
     async def run(self) -> None:
         """Until nothing runs any more."""
@@ -60,8 +64,8 @@ class Switchboard:
         self._replicas = replicas
         self._headers = dict(headers or {})
 
-    def starting(self, index: int, url: str) -> None:
-        self._replicas.add(index, Endpoint(url, self._headers))
+    def starting(self, index: int, url: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        self._replicas.add(index, Endpoint(url, {**self._headers, **headers}))
 
     def ready(self, index: int) -> None:
         self._replicas.ready(index)
@@ -107,13 +111,26 @@ class VllmHost:
             timeouts=profile.timeouts,
             warmup=profile.warmup,
             base_dir=loaded.base_dir,
-            environment=os.environ,
+            environment={name: value for name, value in os.environ.items() if name != VARIABLE},  # not the engine's
             on_change=self._engine_changed,
+        )
+        self.membership = ExternalWatch(  # servers that run elsewhere may join these engines, and leave again
+            (),
+            listener,
+            health_path="/health",
+            headers={},
+            timeouts=profile.timeouts,
+            on_change=lambda server: changed(server_line(server)),
+            first_index=len(prepared.plan.placements),
         )
 
     async def run(self) -> None:
-        self._supervisor.start()
-        await self._supervisor.run()
+        guests = asyncio.create_task(self.membership.run())
+        try:
+            self._supervisor.start()
+            await self._supervisor.run()
+        finally:
+            guests.cancel()
 
     def stop(self) -> None:
         self._supervisor.stop()
@@ -122,10 +139,11 @@ class VllmHost:
         self._supervisor.kill()
 
     def views(self) -> tuple[EngineView, ...]:
-        return tuple(
+        own = [
             view_engine(engine, self._since.of(engine.spec.index, engine.state.phase))
             for engine in self._supervisor.engines
-        )
+        ]
+        return (*own, *views_of(self.membership, self._since))
 
     def why_over(self) -> EngineError:
         profile = self._loaded.profile
@@ -150,7 +168,7 @@ class VllmHost:
         )
 
     def _command(self, placement: Placement) -> EngineCommand:
-        """Asked for anew at each attempt, each time with a free port."""
+        """Asked for anew at each attempt, each time with a free port and a new key, which only the launcher knows."""
         assert self._prepared.build is not None
         return engine_command(
             self._loaded.profile,
@@ -160,6 +178,7 @@ class VllmHost:
             build=self._prepared.build,
             text_only=self._prepared.plan.is_text_only,
             base_dir=self._loaded.base_dir,
+            api_key=secrets.token_urlsafe(32),
         )
 
     def _diagnose(self, lines: Sequence[str], ended: Exit) -> Finding:
@@ -183,17 +202,17 @@ class ExternalHost:
         self._changed = changed
         self._since = Since()
         self._stopped = asyncio.Event()
-        self._watch = ExternalWatch(
+        self.membership = ExternalWatch(
             engine.urls,
             listener,
             health_path=engine.health_path,
             headers=external_headers(engine),
             timeouts=loaded.profile.timeouts,
-            on_change=self._server_changed,
+            on_change=lambda server: changed(server_line(server)),
         )
 
     async def run(self) -> None:
-        watching = asyncio.create_task(self._watch.run())
+        watching = asyncio.create_task(self.membership.run())
         stopped = asyncio.create_task(self._stopped.wait())
         try:
             await asyncio.wait({watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -209,15 +228,20 @@ class ExternalHost:
     kill = stop
 
     def views(self) -> tuple[EngineView, ...]:
-        return tuple(
-            view_external(server, self._since.of(server.index, str(server.ready))) for server in self._watch.servers
-        )
+        return views_of(self.membership, self._since)
 
     def why_over(self) -> EngineError:
         return EngineError("watching the external servers ended", "This is a bug: please report it with the log.")
 
-    def _server_changed(self, server: ExternalServer) -> None:
-        self._changed(f"{server.url}: {'ready' if server.ready else server.reason}")
+
+def views_of(watch: ExternalWatch, since: Since) -> tuple[EngineView, ...]:
+    """The servers that run elsewhere, as they are now."""
+    return tuple(view_external(server, since.of(server.index, str(server.ready))) for server in watch.servers)
+
+
+def server_line(server: ExternalServer) -> str:
+    """What to say when a server that runs elsewhere has changed."""
+    return f"{server.url}: {'ready' if server.ready else server.reason}"
 
 
 def sees_images(plan: Plan) -> bool:

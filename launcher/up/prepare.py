@@ -11,6 +11,7 @@ from pathlib import Path
 from launcher.engine.command import engine_command, visible_cards
 from launcher.engine.weights import planned_model_path, prepare_model
 from launcher.errors import PreconditionError
+from launcher.gateway.certificate import ServerCertificate
 from launcher.gateway.sockets import listen
 from launcher.plan.plan import Plan, make_plan
 from launcher.probe.gpus import Gpu, find_gpus
@@ -20,6 +21,7 @@ from launcher.probe.vllm_build import VllmBuild, check_arguments, engine_python,
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import Profile, VllmEngine
 from launcher.profile.units import GIB
+from launcher.up.keys import open_gate
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def prepare(loaded: LoadedProfile, plan: Plan, say: Callable[[str], None]) -> Pr
     """Check the machine and fetch the model. Raises PreconditionError with every fault that can be known beforehand."""
     profile = loaded.profile
     check_address(profile.gateway.listen)
+    open_gate(loaded, os.environ)
+    make_certificate(loaded)
     if not isinstance(profile.engine, VllmEngine):
         return Prepared(plan)
     build = require_vllm(profile, profile.engine, loaded.base_dir)
@@ -74,6 +78,14 @@ def check_address(address: str) -> None:
         await server.wait_closed()
 
     asyncio.run(listen_once())
+
+
+def make_certificate(loaded: LoadedProfile) -> ServerCertificate | None:
+    """The certificate that HTTPS is served with; None: the profile names none. Raises PreconditionError."""
+    gateway = loaded.profile.gateway
+    if gateway.tls_cert is None or gateway.tls_key is None:
+        return None
+    return ServerCertificate(loaded.resolve(gateway.tls_cert), loaded.resolve(gateway.tls_key))
 
 
 def require_vllm(profile: Profile, engine: VllmEngine, base_dir: Path) -> VllmBuild:

@@ -100,7 +100,7 @@ class CommandLine:
 
 def parse_command_line(argv: list[str]) -> tuple[CommandLine, Behaviour, dict[str, str]]:
     """Reads ``serve MODEL --port N …`` as well as ``--model MODEL --port N …``; unknown flags are ignored."""
-    line, behaviour, rest = CommandLine(), Behaviour(), {}
+    line, behaviour, rest = CommandLine(api_key=os.environ.get("VLLM_API_KEY", "")), Behaviour(), {}
     behaviour.update(json.loads(os.environ.get("FAKE_ENGINE", "{}")))
     known = {field.name: type(getattr(line, field.name)) for field in fields(line)}
     position = 0

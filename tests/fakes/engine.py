@@ -28,6 +28,7 @@ from tests.fakes.behaviour import Behaviour, CommandLine, parse_command_line
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 500: "Internal Server Error"}
 REASONS |= {503: "Service Unavailable"}
+GUARDED = ("/v1", "/v2", "/inference", "/cohere")  # what vLLM's API key is asked for
 Headers = dict[str, str]
 
 
@@ -259,7 +260,8 @@ class Engine:
     async def answer(
         self, connection: Connection, method: str, path: str, headers: Headers, body: bytes, fault: str
     ) -> bool:
-        if self.line.api_key and headers.get("authorization") != f"Bearer {self.line.api_key}":
+        is_guarded = self.line.api_key and path.startswith(GUARDED)
+        if is_guarded and headers.get("authorization") != f"Bearer {self.line.api_key}":
             await connection.respond_json(401, {"error": "Unauthorized"})
             return True
         if path == "/v1/models":

@@ -162,19 +162,25 @@ async def gateway_to(
     capacity: Capacity | None = None,
     template: TemplatePolicy | None = None,
     ready: bool = True,
+    parts: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Desk]:
-    """A gateway in front of engines at ``urls``; ``settings`` are GatewaySection's and AdmissionSection's, in seconds."""
+    """A gateway in front of engines at ``urls``; ``settings`` are GatewaySection's and AdmissionSection's, in seconds.
+
+    ``parts``: what else a Gateway takes, such as gatekeeper and access.
+    """
     replicas = Replicas()
     unknown = set(settings) - set(GatewaySection.model_fields) - set(AdmissionSection.model_fields)
     assert not unknown, f"no such settings: {unknown}"
     of = lambda section: {key: value for key, value in settings.items() if key in section.model_fields}  # noqa: E731
     section = GatewaySection(listen="127.0.0.1:0").model_copy(update=of(GatewaySection))
-    patient = AdmissionSection().model_copy(update={"deadline": 30.0})  # tests of other things are not about time
+    patient = AdmissionSection().model_copy(
+        update={"deadline": 30.0, "restart_wait": 0.0}
+    )  # tests of other things are not about time
     admission = patient.model_copy(update=of(AdmissionSection))
     model = ModelSection(served_name="fake-model", template=template or TemplatePolicy())
     can = capacity or Capacity(batch_tokens=1_000_000, sequences=max_in_flight)
-    gateway = Gateway(section, replicas, model=model, admission=admission, capacity=can)
+    gateway = Gateway(section, replicas, model=model, admission=admission, capacity=can, **(parts or {}))
     for index, url in enumerate(urls):
         replicas.add(index, Endpoint(url))
     desk = Desk(gateway, replicas, await gateway.start())

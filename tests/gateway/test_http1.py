@@ -58,7 +58,7 @@ MALFORMED = {
     "no version": (b"GET /health\r\n\r\n", 400, "request_line"),
     "two blanks": (b"GET  /health HTTP/1.1\r\nHost: g\r\n\r\n", 400, "request_line"),
     "a blank in the path": (b"GET /hea lth HTTP/1.1\r\nHost: g\r\n\r\n", 400, "request_line"),
-    "a byte above 127 in the path": (b"GET /caf\xe9 HTTP/1.1\r\nHost: g\r\n\r\n", 400, "header"),
+    "a byte above 127 in the path": (b"GET /caf\xe9 HTTP/1.1\r\nHost: g\r\n\r\n", 400, "request_line"),
     "a tab instead of a blank": (b"GET\t/health HTTP/1.1\r\nHost: g\r\n\r\n", 400, "request_line"),
     "no HTTP at all": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "request_line"),
     "lower-case http": (b"GET /health http/1.1\r\nHost: g\r\n\r\n", 400, "request_line"),

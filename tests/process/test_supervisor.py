@@ -20,7 +20,7 @@ import pytest
 
 from launcher.profile.model import Profile
 from launcher.supervise.child import Exit, start_time
-from launcher.supervise.engine import Engine, EngineSpec, Finding
+from launcher.supervise.engine import NO_HEADERS, Engine, EngineSpec, Finding
 from launcher.supervise.restart import RestartPolicy
 from launcher.supervise.state import Phase
 from launcher.supervise.supervisor import Supervisor
@@ -52,9 +52,10 @@ class Gateway:
     heard: list[tuple[str, str]] = field(default_factory=list)
     doing: FakeActivity = field(default_factory=FakeActivity)
     url: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
-    def starting(self, index: int, url: str) -> None:
-        self.url = url
+    def starting(self, index: int, url: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        self.url, self.headers = url, headers
         self.heard.append(("starting", ""))
 
     def ready(self, index: int) -> None:
@@ -76,6 +77,7 @@ class FakeCommand:
     argv: Sequence[str]
     added: Mapping[str, str]
     url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self, inherited: Mapping[str, str]) -> Mapping[str, str]:
         return {**inherited, **self.added}
@@ -85,10 +87,16 @@ class Watched:
     """A supervisor over one fake engine, and a way to wait for what becomes of it."""
 
     def __init__(
-        self, tmp_path: Path, behaviour: dict[str, Any], settings: dict[str, Any], sees_images: bool, model: str
+        self,
+        tmp_path: Path,
+        behaviour: dict[str, Any],
+        settings: dict[str, Any],
+        sees_images: bool,
+        model: str,
+        key: str,
     ) -> None:
         profile = Profile.model_validate({"name": "t", "model": {"id": "m"}, **FAST, **settings})
-        self.behaviour = behaviour
+        self.behaviour, self.key = behaviour, key
         self.gateway = Gateway()
         self.stages: list[str] = []
         self._changed = asyncio.Event()
@@ -115,7 +123,9 @@ class Watched:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         argv = (sys.executable, "-u", str(SCRIPT), "--port", str(port), "--served-model-name", "m")
-        return FakeCommand(argv, {"FAKE_ENGINE": json.dumps(self.behaviour)}, f"http://127.0.0.1:{port}")
+        added = {"FAKE_ENGINE": json.dumps(self.behaviour), "VLLM_API_KEY": self.key}
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else NO_HEADERS
+        return FakeCommand(argv, added, f"http://127.0.0.1:{port}", headers)
 
     @staticmethod
     def diagnose(lines: Sequence[str], ended: Exit) -> Finding:
@@ -160,9 +170,10 @@ async def watched(
     settings: dict[str, Any] | None = None,
     sees_images: bool = False,
     model: str = "m",
+    key: str = "",
     **behaviour: Any,
 ) -> AsyncIterator[Watched]:
-    one = Watched(tmp_path, behaviour, settings or {}, sees_images, model)
+    one = Watched(tmp_path, behaviour, settings or {}, sees_images, model, key)
     one.supervisor.start()
     running = asyncio.create_task(one.supervisor.run())
     try:
@@ -243,6 +254,17 @@ async def test_kill_9_is_followed_by_a_fresh_engine(tmp_path: Path) -> None:
     ]
 
 
+async def test_an_engine_with_a_key_is_asked_with_it_and_the_gateway_is_told(tmp_path: Path) -> None:
+    """Warm-up and the probes for life pass; who asks without the key is refused."""
+    async with watched(tmp_path, key="engine-key") as one:
+        await one.until_phase(Phase.READY)
+        await one.call("/_fake/wait?event=request&count=4")  # those of the warm-up, and a probe
+        assert one.gateway.headers == {"Authorization": "Bearer engine-key"}
+        with pytest.raises(OSError, match="401"):
+            await one.call("/v1/completions", {"model": "m", "prompt": "x"})
+        assert one.engine.state.attempt == 1
+
+
 async def test_an_exit_with_code_0_is_a_failure_too(tmp_path: Path) -> None:
     async with watched(tmp_path) as one:
         await one.until_phase(Phase.READY)
@@ -301,10 +323,10 @@ async def test_a_fault_that_no_restart_mends_is_not_repeated(tmp_path: Path) -> 
 
 
 async def test_a_start_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    settings = {"timeouts": {**FAST["timeouts"], "start": "300ms"}, "restart": {**FAST["restart"], "budget": 0}}
+    settings = {"timeouts": {**FAST["timeouts"], "start": "2s"}, "restart": {**FAST["restart"], "budget": 0}}
     async with watched(tmp_path, settings, start_log="Loading weights", start_delay_s=60) as one:
         await one.until_phase(Phase.FAILED)
-    assert one.engine.state.reason == "not healthy within timeouts.start (0.3 s) (it was: loading)"
+    assert one.engine.state.reason == "not healthy within timeouts.start (2 s) (it was: loading)"
     assert "loading" in one.stages
 
 

@@ -247,11 +247,14 @@ def test_a_terminal_gets_a_status_line(endpoint: FakeEndpoint) -> None:
 
 def test_external_servers_are_watched_not_started(tmp_path: Path) -> None:
     endpoint = FakeEndpoint(tmp_path)
+    profile = endpoint.profile.read_text()
+    endpoint.profile.write_text(profile.replace("replicas: 1}", "replicas: 1, env: {VLLM_API_KEY: the-engines-key}}"))
     start(endpoint)
     server = endpoint.engine()["url"]
     outside = FakeEndpoint(tmp_path_below(tmp_path, "outside"))
+    outside.environment["BACKEND_KEY"] = "the-engines-key"
     outside.profile.write_text(
-        f'name: fake\nengine: {{kind: external, urls: ["{server}"]}}\n'
+        f'name: fake\nengine: {{kind: external, urls: ["{server}"], api_key_env: BACKEND_KEY}}\n'
         'gateway: {listen: "127.0.0.1:0"}\ntimeouts: {probe_interval: 200ms}\n'
     )
     try:
@@ -263,6 +266,30 @@ def test_external_servers_are_watched_not_started(tmp_path: Path) -> None:
         assert get(f"{outside.url}/ready")[0] == 503
     finally:
         outside.down("--now")
+        endpoint.down("--now")
+
+
+def test_there_is_no_way_around_the_gateway(tmp_path: Path) -> None:
+    """The engine asks for a key that is new at each start and is found in its environment only, where its owner may look."""
+    endpoint = FakeEndpoint(tmp_path)
+    endpoint.environment["LAUNCHER_API_KEYS"] = "sk-0123456789abcdef"
+    start(endpoint)
+    try:
+        engine = endpoint.engine()
+        for key in ("", "sk-0123456789abcdef"):
+            request = endpoint.chat(engine["url"])
+            request.add_header("Authorization", f"Bearer {key}")
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(request, timeout=20)
+        environ = Path(f"/proc/{engine['pid']}/environ").read_text().split("\0")
+        secret = next(line for line in environ if line.startswith("VLLM_API_KEY=")).partition("=")[2]
+        assert len(secret) == 43
+        assert not any(line.startswith("LAUNCHER_API_KEYS=") for line in environ)
+        assert secret not in Path(f"/proc/{engine['pid']}/cmdline").read_text()
+        assert not [
+            path for path in tmp_path.rglob("*") if path.is_file() and secret in path.read_text("utf-8", "replace")
+        ]
+    finally:
         endpoint.down("--now")
 
 

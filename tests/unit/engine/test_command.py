@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,13 +28,11 @@ def command(
     *,
     gpus: tuple[int, ...] = (),
     outer: str | None = None,
-    text_only: bool = False,
+    **more: Any,
 ) -> EngineCommand:
     environ = {} if outer is None else {"CUDA_VISIBLE_DEVICES": outer}
     place = Placement(0, gpus)
-    return engine_command(
-        profile, place, port=8101, model_path="/models/m", build=build, environ=environ, text_only=text_only
-    )
+    return engine_command(profile, place, port=8101, model_path="/models/m", build=build, environ=environ, **more)
 
 
 def test_the_default_cpu_profile(make_profile: MakeProfile, make_build: MakeBuild) -> None:
@@ -198,7 +197,7 @@ def test_a_newer_version_is_noted(make_profile: MakeProfile, make_build: MakeBui
 
 REFUSED: list[tuple[list[str], str]] = [
     (["--port", "1"], "--port is not allowed: the launcher gives each replica a port of its own; "),
-    (["--api_key=x"], "--api_key is not allowed: only the gateway reaches the engine"),
+    (["--api_key=x"], "--api_key is not allowed: arguments show in ps to every user"),
     (["--uds", "/x"], "--uds is not allowed: "),
     (["--ssl-keyf", "x"], "--ssl-keyf is not allowed: the gateway speaks plain HTTP"),
     (["--headless"], "--headless is not allowed: "),
@@ -232,14 +231,32 @@ def test_extra_args_that_are_refused(
 
 
 def test_every_fault_of_extra_args_is_told_at_once(make_profile: MakeProfile, make_build: MakeBuild) -> None:
-    profile = make_profile(engine={"extra_args": ["--port", "1", "--uds=x"], "env": {"VLLM_API_KEY": "k"}})
+    profile = make_profile(engine={"extra_args": ["--port", "1", "--uds=x"], "env": {"VLLM_CPU_KVCACHE_SPACE": "1"}})
     with pytest.raises(ProfileError) as caught:
         command(profile, make_build())
     assert [line.split(" is not allowed")[0] for line in caught.value.message.splitlines()] == [
         "engine.extra_args: --port",
         "engine.extra_args: --uds",
-        "engine.env: VLLM_API_KEY",
+        "engine.env: VLLM_CPU_KVCACHE_SPACE",
     ]
+
+
+def test_the_engines_own_key_is_in_its_environment_alone(make_profile: MakeProfile, make_build: MakeBuild) -> None:
+    made = command(make_profile(), make_build(), api_key="secret")
+    assert made.env["VLLM_API_KEY"] == "secret"
+    assert made.headers == {"Authorization": "Bearer secret"}
+    assert "secret" not in " ".join(made.argv) + repr(made)
+    assert command(make_profile(), make_build()).headers == {}
+
+
+def test_a_key_of_the_profiles_own_goes_first(make_profile: MakeProfile, make_build: MakeBuild) -> None:
+    profile = make_profile(engine={"env": {"VLLM_API_KEY": "mine"}})
+    made = command(profile, make_build(), api_key="secret")
+    assert (made.env["VLLM_API_KEY"], made.headers) == ("mine", {"Authorization": "Bearer mine"})
+    with pytest.raises(
+        ProfileError, match=r"--api-key is not allowed: arguments show in ps to every user; .*engine\.env"
+    ):
+        command(make_profile(engine={"extra_args": ["--api-key", "mine"]}), make_build())
 
 
 def test_a_flag_with_a_key_of_its_own_that_is_unset_is_allowed_and_noted(

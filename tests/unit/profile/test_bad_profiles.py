@@ -302,6 +302,14 @@ CASES: dict[str, tuple[str, list[str]]] = {
             "p.yaml:3:1: restart.max_backoff: is shorter than restart.backoff, the first wait: make it as long or longer",
         ],
     ),
+    "a certificate without its key": (
+        OK + "gateway: {tls_cert: c.pem}\n",
+        ["p.yaml:3:1: gateway.tls_key: is missing: HTTPS needs both; give it, or take gateway.tls_cert out"],
+    ),
+    "a key without its certificate": (
+        OK + "gateway: {tls_key: k.pem}\n",
+        ["p.yaml:3:1: gateway.tls_cert: is missing: HTTPS needs both; give it, or take gateway.tls_key out"],
+    ),
     # YAML
     "empty file": (
         "# only a comment\n",

@@ -36,6 +36,12 @@ def test_a_name_is_taken_once() -> None:
     assert [one.name for one in find_all(ended_too=True)] == ["a"]
 
 
+def test_only_this_user_may_enter(state_dir: Path) -> None:
+    (state_dir / "a").mkdir(mode=0o755)  # as `up -d` makes it for its log
+    RunDir.claim("a").release()
+    assert (state_dir / "a").stat().st_mode & 0o777 == 0o700
+
+
 def test_what_a_killed_launcher_left_is_ended(state_dir: Path) -> None:
     left = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
     stale = RunDir.claim("a")

@@ -1,0 +1,133 @@
+"""Who is served next: priority first, then each key's fair share, then the cheapest work, with ageing. Pure.
+
+A ticket's rank is its length group's size in tokens plus its arrival time in tokens (``ageing`` turns seconds into
+tokens), so ranks never change while tickets wait: a queue is a sorted list. Groups are powers of two: what is alike goes
+first come, first served, and is sent together. A ticket is never overtaken, within its priority and key, by one that
+came more than ``group / ageing`` seconds later.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from heapq import merge
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+SMALLEST_GROUP = 64  # tokens; to tell still smaller requests apart gains nothing: a step costs more than they do
+
+
+def length_group(tokens: int) -> int:
+    """The upper bound of a request's length group: 64, 128, 256, …"""
+    return SMALLEST_GROUP if tokens <= SMALLEST_GROUP else 1 << (tokens - 1).bit_length()
+
+
+class Account:
+    """What one key was given: tokens served, divided by its weight. Written by the dispatcher alone.
+
+    A virtual token counter (Sheng et al., Fairness in Serving Large Language Models, 2024): who has been given least is
+    served first; who comes back after a pause starts level with the others, so that nobody saves up.
+    """
+
+    __slots__ = ("active", "name", "served", "weight")
+
+    def __init__(self, name: str, weight: float = 1.0) -> None:
+        self.name, self.weight = name, weight
+        self.served = 0.0
+        self.active = 0  # requests that wait or run
+
+    def charge(self, tokens: float) -> None:
+        self.served += tokens / self.weight
+
+    def __repr__(self) -> str:
+        return f"<Account {self.name!r} served={self.served:.0f} active={self.active}>"
+
+
+class Ranked:
+    """What a queue needs to know of a ticket."""
+
+    account: Account = None  # type: ignore[assignment]  # given by the dispatcher at the latest
+    lane: int = 1  # the priority; tickets that were admitted once already come before all: lane 0
+    rank = 0.0
+    number = 0  # in order of arrival
+    work_tokens = 0  # uncached prompt and expected answer
+    prefill_tokens = 0
+
+
+R = TypeVar("R", bound=Ranked)
+LANES = 4
+_by_rank = attrgetter("rank", "number")
+
+
+class Waiting(Generic[R]):
+    """The tickets that wait, each account's in a sorted list of its own in the lane of its priority."""
+
+    def __init__(self, slack_tokens: float) -> None:
+        self._lanes: list[dict[Account, list[R]]] = [{} for _ in range(LANES)]
+        self._slack = slack_tokens  # how far a key may be ahead of the others before it has to wait for them
+        self._ahead: list[dict[int, int]] = [{} for _ in range(LANES)]  # prompt tokens by length group
+        self.count = 0
+        self.tokens = 0
+
+    def add(self, ticket: R) -> None:
+        lane = self._lanes[ticket.lane]
+        line = lane.get(ticket.account)
+        if line is None:
+            line = lane[ticket.account] = []
+        insort(line, ticket, key=_by_rank)
+        self._count(ticket, 1)
+
+    def remove(self, ticket: R) -> None:
+        lane = self._lanes[ticket.lane]
+        line = lane[ticket.account]
+        del line[bisect_left(line, _by_rank(ticket), key=_by_rank)]
+        if not line:
+            del lane[ticket.account]
+        self._count(ticket, -1)
+
+    def _count(self, ticket: R, sign: int) -> None:
+        self.count += sign
+        self.tokens += sign * ticket.work_tokens
+        ahead, group = self._ahead[ticket.lane], length_group(ticket.work_tokens)
+        ahead[group] = ahead.get(group, 0) + sign * ticket.prefill_tokens
+
+    def in_order(self) -> Iterator[R]:
+        """The tickets as they are to be served. They may be removed, and their accounts charged, on the way."""
+        for lane in self._lanes:
+            if len(lane) == 1:
+                yield from tuple(next(iter(lane.values())))
+            elif lane:
+                yield from self._shared(lane)
+
+    def _shared(self, lane: dict[Account, list[R]]) -> Iterator[R]:
+        """Accounts within the slack of the one that was given least, by rank; the others after them, by their share."""
+        lines = {account: iter(tuple(line)) for account, line in lane.items()}
+        heads = {account: next(line) for account, line in lines.items()}
+        while heads:
+            limit = min(account.served for account in heads) + self._slack
+            due = [account for account in heads if account.served <= limit]
+            account = min(due, key=lambda account: (heads[account].rank, heads[account].number))
+            yield heads[account]
+            following = next(lines[account], None)
+            if following is None:
+                del heads[account]
+            else:
+                heads[account] = following
+
+    def prefill_ahead(self, ticket: R) -> int:
+        """Prompt tokens that would be served before a ticket of this lane and length."""
+        group = length_group(ticket.work_tokens)
+        ahead = self._ahead
+        tokens = sum(tokens for lane in ahead[: ticket.lane] for tokens in lane.values())
+        return tokens + sum(tokens for other, tokens in ahead[ticket.lane].items() if other <= group)
+
+    def __iter__(self) -> Iterator[R]:
+        """All of them, by rank within each lane; for looking at."""
+        for lane in self._lanes:
+            yield from merge(*lane.values(), key=_by_rank)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __repr__(self) -> str:
+        return f"<Waiting {self.count} tokens={self.tokens}>"

@@ -1,0 +1,127 @@
+"""What of a request's body the model sees, collected in order: text, pictures, token ids; readers.py finds them."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+from launcher.gateway.cutting import Body
+from launcher.gateway.learning import Features, count_digits
+from launcher.gateway.pictures import PictureCosts, fingerprint, picture_size
+from launcher.gateway.prefix import Segment
+
+SEPARATOR = "\x1e"  # between pieces of text; stands for the template's own marks
+# Bytes at either end of a picture that are searched for escapes; who writes \/ for a slash does so throughout.
+ESCAPES_WITHIN = 1024
+# A second of sound is about 25 tokens for the models that vLLM serves, and 32 kB as plain 16 kHz samples. What is
+# compressed is priced too low by its ratio; its length is not to be seen without decoding it.
+SOUND_BYTES_PER_TOKEN = 1280
+UNSEEN_SOUND_TOKENS = 750  # by URL: half a minute
+VIDEO_PICTURES = 4  # of the largest, for a video: its frames are sampled, so its length says little
+_ALL = ((1, 0, 0),)  # marks of a prompt without any: all its pieces
+
+
+class Prompt:
+    """Collects one request's text, pictures and token ids, in order. Made and read by the Pricer."""
+
+    count = 1  # of prompts
+    messages = 0
+    given_tokens = 0  # given by their numbers, so known exactly
+    picture_tokens = 0
+    media_tokens = 0  # of sound and video
+    is_exact = True  # whether all that is no text is known exactly
+    repeated = (0, 0)  # characters, and bytes of UTF-8 above one for each, that stand here once and are read again
+
+    def __init__(self, body: Body, pictures: PictureCosts) -> None:
+        self.body, self.pictures = body, pictures
+        self.pieces: list[str] = []
+        self.marks: list[tuple[int, int, int]] = []  # before which piece, fingerprint, tokens
+
+    def segments(self) -> tuple[list[Segment], Features]:
+        """The text in bytes, with the pictures between, and what it is made of."""
+        segments: list[Segment] = []
+        characters, excess = self.repeated
+        digits = done = 0
+        # The usual prompt has no pictures, and goes once through this.
+        for before, print_, tokens in (*self.marks, (len(self.pieces), 0, 0)) if self.marks else _ALL:
+            if before > done:
+                pieces = self.pieces[done:before] if self.marks else self.pieces
+                text = SEPARATOR.join(pieces)
+                data = text.encode("utf-8", "surrogatepass")
+                characters += len(text)
+                excess += len(data) - len(text)
+                digits += count_digits(data)
+                segments.append(data)
+                done = before
+            if tokens:
+                segments.append((print_, tokens))
+        return segments, (characters, excess, digits, self.messages)
+
+    def text(self, value: Any) -> None:
+        """A string, or what else stands where one is expected."""
+        if type(value) is str:
+            self.pieces.append(self.body.text(value) if self.body.cuts else value)
+
+    def json(self, value: Any) -> None:
+        """What the template renders as JSON."""
+        if value:
+            self.pieces.append(self.body.json(value))
+
+    def ids(self, ids: list[Any]) -> None:
+        """Token ids: their number is the count."""
+        self.given_tokens += len(ids)
+        try:
+            print_ = hash(array("q", ids).tobytes())
+        except (TypeError, OverflowError):
+            print_ = len(ids)  # no ids: the engine refuses them
+        self.marks.append((len(self.pieces), print_, len(ids)))
+
+    def picture(self, url: Any, is_bare: bool = False) -> None:
+        """A picture, by data URL, by URL, or by its base64 alone."""
+        data, start, end = self._bytes_of(url)
+        if not is_bare:
+            if data[start : start + 5] != b"data:":
+                return self._add_picture(hash(data[start:end]), self.pictures.unseen, False)
+            start = data.find(b",", start, end) + 1 or end
+        size = picture_size(data, start, end)
+        is_exact = size is not None and self.pictures.is_known
+        self._add_picture(fingerprint(data, start, end), self.pictures.of(size), is_exact)
+
+    def _add_picture(self, print_: int, tokens: int, is_exact: bool) -> None:
+        self.picture_tokens += tokens
+        self.is_exact = self.is_exact and is_exact
+        self.marks.append((len(self.pieces), print_, tokens))
+
+    def unseen_picture(self) -> None:
+        """A picture that is not in the body: named by its uuid, or given as embeddings."""
+        self._add_picture(0, self.pictures.unseen, False)
+
+    def sound(self, value: Any, is_url: bool = False) -> None:
+        data, start, end = self._bytes_of(value)
+        tokens = UNSEEN_SOUND_TOKENS
+        if not is_url or data[start : start + 5] == b"data:":
+            tokens = 1 + (end - start) * 3 // 4 // SOUND_BYTES_PER_TOKEN
+        self._add_media(fingerprint(data, start, end), tokens)
+
+    def video(self, value: Any) -> None:
+        self._add_media(fingerprint(*self._bytes_of(value)), VIDEO_PICTURES * self.pictures.unseen)
+
+    def _add_media(self, print_: int, tokens: int) -> None:
+        self.media_tokens += tokens
+        self.is_exact = False
+        self.marks.append((len(self.pieces), print_, tokens))
+
+    def _bytes_of(self, value: Any) -> tuple[bytes, int, int]:
+        """The bytes of a string, without a copy where it was cut out, and where it begins and ends."""
+        if type(value) is not str:
+            return b"", 0, 0
+        span = self.body.span(value)
+        if span is not None:
+            start, end = span
+            raw = self.body.raw
+            ends = (start, min(end, start + ESCAPES_WITHIN)), (max(start, end - ESCAPES_WITHIN), end)
+            if all(raw.find(b"\\", *part) < 0 for part in ends):
+                return raw, start, end
+            value = self.body.text(value)
+        data = value.encode("utf-8", "surrogatepass")
+        return data, 0, len(data)
