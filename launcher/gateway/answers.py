@@ -109,6 +109,10 @@ class EventChanger:
         self._parser.end()
         return self._close()
 
+    def drop_half(self) -> None:
+        """Half an event will not be completed: another stream goes on."""
+        self._parser.end()
+
     def _change(self, event: bytes) -> bytes:
         data = event_data(event)
         if data is None:

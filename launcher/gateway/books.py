@@ -91,8 +91,8 @@ class Books:
             peer[0] if peer else "", head.identity.name, price.model, rules.mode, PRIORITY_NAMES[exchange.priority],
             price.streams, price.image_tokens, price.prompt_tokens, prompt, output, exchange.pieces,
             max(0.0, (sent_at or now) - arrived_at),
-            exchange.first_byte_at - arrived_at if exchange.first_byte_at else 0.0,
-            now - arrived_at, -1 if exchange.replica is None else exchange.replica.index, exchange.retries, 0,
+            exchange.began_at - arrived_at if exchange.began_at else 0.0,
+            now - arrived_at, -1 if exchange.replica is None else exchange.replica.index, exchange.retries, exchange.resumes,
             exchange.bytes_in, exchange.bytes_out,
         )  # fmt: skip
 
@@ -104,9 +104,9 @@ class Books:
         series.e2e.observe(elapsed)
         pieces = exchange.pieces
         if exchange.is_events:
-            series.ttft.observe(exchange.first_byte_at - exchange.arrived_at)
+            series.ttft.observe(exchange.began_at - exchange.arrived_at)
             if pieces > 1:
-                series.itl.observe((now - exchange.first_byte_at) / (pieces - 1))
+                series.itl.observe((now - exchange.began_at) / (pieces - 1))
         prompt, output = usage if usage is not None else (None, pieces if exchange.is_events else None)
         identity = exchange.request.head.identity
         self._gateway.pricer.learn(price, identity.key_id, prompt, output)

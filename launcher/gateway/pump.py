@@ -49,7 +49,7 @@ class Pump:
     def release(self, exchange: Exchange, output_tokens: int | None, succeeded: bool) -> None:
         """An exchange has ended: what it held is free."""
         now = self._loop.time()
-        streamed = (exchange.pieces - 1, now - exchange.first_byte_at) if exchange.is_events else None
+        streamed = (exchange.pieces - 1, now - exchange.began_at) if exchange.is_events else None
         started = self._dispatcher.release(exchange, now, output_tokens, succeeded=succeeded, streamed=streamed)
         if started:
             self._start_all(started)

@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Reason(Enum):
-    """The word, as ``launcher_resumed_streams{outcome}`` and the access log have it."""
+    """The word, as ``launcher_stream_resumes{outcome}`` and the access log have it."""
 
     # The request asks for what cannot be put together from two halves.
     NOT_A_STREAM = "not_a_stream"  # not a streamed chat or completion, or a body that cannot be read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,9 +17,12 @@ from launcher.gateway.ingest import engine_head
 from launcher.gateway.modes import Rules
 from launcher.gateway.order import Account
 from launcher.gateway.price import Price
+from launcher.gateway.reasons import Reason
 from launcher.gateway.refusal import BUG, Refusal, retry_lines
 from launcher.gateway.replicas import Replica
 from launcher.gateway.requests import Request
+from launcher.gateway.rescue import COMMENT_S, Rescue
+from launcher.gateway.resume import finish_events, waiting_comment
 from launcher.gateway.routes import Kind
 from launcher.gateway.timing import server_timing
 from launcher.gateway.upstream import EngineConnection, Reading
@@ -56,6 +60,9 @@ class Exchange(Ticket):
     first_byte_at = 0.0
     keep_pieces: Callable[[bytes], None] | None = None
     tail = b""  # the answer's last bytes, where they may tell what it came to in tokens
+    began_at = 0.0  # when its answer's first byte came; 0: none has
+    _rescue: Rescue | None = None  # of a stream that may go on elsewhere
+    _comments: asyncio.TimerHandle | None = None
     outcome = ""  # served, refused, evicted, cancelled or failed
     reason = ""  # of a refusal, an eviction or a failure
     status = 0
@@ -127,8 +134,10 @@ class Exchange(Ticket):
 
         ``more``: bytes of the body have come with it, so both can be written at once.
         """
-        gateway, request_head = self._gateway, self.request.head
+        gateway, request_head, sent_body = self._gateway, self.request.head, self._changes.body
         assert self.replica is not None
+        if self._rescue is not None and self._rescue.is_asking:
+            return self._goes_on(self._rescue, head)
         if self.is_work:
             gateway.metrics.first_bytes[self.replica.index].observe(gateway.now() - self._sent_at)
         self.status = head.status
@@ -154,11 +163,20 @@ class Exchange(Ticket):
         self.is_chunked = request_head.is_http11
         self._keep = self._keep and self.is_chunked  # without chunks only the connection's end can mark the answer's
         self._as_it_came = self.is_chunked and head.chunked and head.is_events and not changes
+        if head.is_events and head.status == 200 and not head.is_encoded and gateway.may_resume(self.price, sent_body):
+            self._rescue = Rescue(
+                sent_body,
+                self.request.route.name,
+                framed=self._as_it_came,
+                whole_only=changes,
+                default_temperature=gateway.default_temperature,
+            )
         self._write_head(head, [b"transfer-encoding: chunked"] if self.is_chunked else [], more)
         return Reading.AS_IT_CAME if self._as_it_came else Reading.PAYLOAD
 
     def on_first_byte(self) -> None:
         """The body of an engine's 200 answer begins: of a stream, its prompt is done."""
+        self.began_at = self.began_at or self.first_byte_at
         if self.is_work and self.is_events:
             self._gateway.pump.first_token(self)
 
@@ -193,11 +211,17 @@ class Exchange(Ticket):
         return self._failovers + self._stale_retried
 
     @property
+    def resumes(self) -> int:
+        """How often another engine has gone on with its stream."""
+        return 0 if self._rescue is None else self._rescue.times
+
+    @property
     def sink(self) -> Callable[[bytes], None]:
         """Where bytes that pass as they came go; a slow client is no reason to wait, client_full() sees to that."""
         if self._unsent:
             self._write(b"")
-        return self.client.transport.write
+        write = self.client.transport.write
+        return write if self._rescue is None else self._rescue.transcript.passing(write, self._said_error)
 
     def _write(self, data: bytes) -> None:
         if self._unsent:
@@ -207,7 +231,9 @@ class Exchange(Ticket):
     def on_bytes(self, data: bytes) -> None:
         """A piece of the answer; it goes on at once."""
         self.bytes_out += len(data)
-        if self._as_it_came:
+        if self._rescue is not None and self._failed_head is None:
+            self._rescued(self._rescue, data)
+        elif self._as_it_came:
             if self._unsent:
                 data, self._unsent = self._unsent + data, b""
             self.client.transport.write(data)
@@ -219,6 +245,13 @@ class Exchange(Ticket):
         else:
             self._write_payload(data if self._changer is None else self._changer.feed(data))
 
+    def _pass_on(self, data: bytes) -> None:
+        """A piece of a stream, as it came or with its changes."""
+        if self._as_it_came:
+            self._write(data)
+        else:
+            self._write_payload(data if self._changer is None else self._changer.feed(data))
+
     def _write_payload(self, data: bytes) -> None:
         if data:
             self._write(b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data)
@@ -226,9 +259,16 @@ class Exchange(Ticket):
     def on_end(self) -> None:
         """The answer is complete."""
         self._engine = None
+        if self._rescue is not None and self._rescue.is_cut_short:
+            self._broke("The engine ended the answer")
+            return
         if self._failed_head is not None:
             self._told_failure(self._failed_head, b"".join(self._whole))
             return
+        self._finish()
+
+    def _finish(self) -> None:
+        """Writes what the end takes, and ends."""
         if self._whole_head is not None:
             body = change_whole(b"".join(self._whole), self._changes)
             self._write_head(self._whole_head, [b"content-length: %d" % len(body)], True)
@@ -259,6 +299,9 @@ class Exchange(Ticket):
     def _failed(self, reason: str, stage: str, got_bytes: bool) -> None:
         """No part of an answer has reached the client: another replica may give one, as long as none has begun to."""
         assert self.replica is not None
+        if self.head_sent:  # a stream that was to go on here
+            self._broke(reason)
+            return
         if self.request.route.kind is Kind.CONTROL:
             self.refuse(CONTROL_DOWN, "failed")
             return
@@ -277,6 +320,14 @@ class Exchange(Ticket):
         """The engine answers that it failed: tried once more where that may help, else told to the client."""
         assert self.replica is not None
         self._failed_head = None
+        if self.head_sent:  # a stream that was to go on here
+            told = f"The engine answered {head.status}"
+            if head.status >= 500:
+                self._broke(told)
+            else:
+                self._gateway.metrics.resumes["failed"] += 1
+                self._break_off(Refusal(502, "engine_failed", f"{told} when it was to continue the answer."))
+            return
         failure = failure_of(head.status, body)
         if failure is not None:
             metrics = self._gateway.metrics
@@ -297,7 +348,96 @@ class Exchange(Ticket):
         """The answer has begun, and its engine failed."""
         assert self.replica is not None
         self._gateway.metrics.engine_failures[self.replica.index, "body"] += 1
+        if self._rescue is not None and self._save(self._rescue):
+            return
         self._break_off(Refusal(502, "engine_failed", f"{reason} in the middle of the answer."))
+
+    # A stream that goes on elsewhere.
+
+    def _save(self, rescue: Rescue) -> bool:
+        """Has another engine, or the restarted one, go on with the answer. False: that cannot be."""
+        assert self.replica is not None
+        metrics = self._gateway.metrics
+        plan = rescue.next(self.replica.index)
+        if plan is Reason.COMPLETE:  # only its end was missing
+            metrics.resumes["completed"] += 1
+            self._pass_on_payload(finish_events(rescue.body, self.request.route.name, rescue.transcript))
+            self._finish()
+            return True
+        if isinstance(plan, Reason):
+            metrics.resumes[plan.value] += 1
+            self.reason = plan.value
+            return False
+        self._changes.body = plan.body
+        self._stale_retried = False
+        if not self._gateway.pump.reassign(self):
+            metrics.resumes["failed"] += 1
+            rescue.is_asking = False
+            return False
+        if rescue.is_asking and self._comments is None:
+            self._comments = self._gateway.later(COMMENT_S, self._comment)
+        return True
+
+    def _goes_on(self, rescue: Rescue, head: ResponseHead) -> Reading:
+        """The head of an answer that continues ours: nothing of it is for the client."""
+        assert self.replica is not None
+        if head.status != 200 or not head.is_events:
+            self._failed_head, self._whole = head, []
+            return Reading.PAYLOAD
+        self._stop_comments()
+        if self._changer is not None:
+            self._changer.drop_half()
+        rescue.begin(self.replica.index)
+        self._as_it_came = False
+        self._gateway.metrics.resumes["resumed"] += 1
+        log.info("%r goes on, on replica %d", self, self.replica.index)
+        return Reading.PAYLOAD
+
+    def _rescued(self, rescue: Rescue, data: bytes) -> None:
+        """A piece of a stream that may go on elsewhere, or does."""
+        if rescue.continuation is None:
+            if rescue.says_failed(data):
+                self._said_error(data)
+            else:
+                rescue.transcript.keep(data)
+                self._pass_on(data)
+            return
+        self._pass_on_payload(rescue.take(data))
+        if rescue.continuation.failed is None:
+            return
+        self._engine_leave()
+        if rescue.may_go_on():
+            self._broke("The engine failed")
+        else:
+            why = rescue.continuation.failed.value
+            self._gateway.metrics.resumes[why] += 1
+            self._break_off(Refusal(502, "engine_failed", f"The answer could not be continued ({why})."))
+
+    def _said_error(self, piece: bytes) -> None:
+        """A piece with an event by which the engine says that it failed, or that follows one which may pass."""
+        rescue = self._rescue
+        assert rescue is not None
+        if not rescue.says_failed(piece):
+            self._pass_on(piece)
+            return
+        if good := rescue.before_failure(piece):
+            self._pass_on(good)
+        self._engine_leave()
+        self._broke("The engine failed")
+
+    def _pass_on_payload(self, data: bytes) -> None:
+        if data:
+            self._write_payload(data if self._changer is None else self._changer.feed(data))
+
+    def _comment(self) -> None:
+        self._comments = self._gateway.later(COMMENT_S, self._comment)
+        if not self.client.write_paused:
+            self._write_payload(waiting_comment())
+
+    def _stop_comments(self) -> None:
+        if self._comments is not None:
+            self._comments.cancel()
+            self._comments = None
 
     def _break_off(self, why: Refusal) -> None:
         """Ends an answer that has begun: a stream of events with an error, as vLLM's do; anything else is cut off."""
@@ -324,7 +464,11 @@ class Exchange(Ticket):
 
     def evict(self, refusal: Refusal) -> str:
         """It has waited too long. Returns the reason."""
-        self.refuse(refusal, "evicted")
+        if self.head_sent:
+            self._gateway.metrics.resumes["failed"] += 1
+            self._break_off(refusal)
+        else:
+            self.refuse(refusal, "evicted")
         return refusal.reason
 
     def cut_off(self, reason: str) -> None:
@@ -377,6 +521,7 @@ class Exchange(Ticket):
         if self.ended:
             return
         self.ended, self.outcome, self.status = True, outcome, status
+        self._stop_comments()
         client = self.client
         client.answering = None
         self._gateway.ended(self)

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from launcher import __version__
@@ -31,6 +31,7 @@ from launcher.gateway.refusal import Refusal, Refused
 from launcher.gateway.relay import Exchange
 from launcher.gateway.replicas import Replica, Replicas
 from launcher.gateway.requests import Request
+from launcher.gateway.rescue import MAX_BODY as MAX_RESUMED_BODY
 from launcher.gateway.routes import NEEDS_ENGINE, Kind, Route, find_route
 from launcher.gateway.sockets import listen
 from launcher.profile.model import AdmissionSection, GatewaySection, ModelSection
@@ -59,6 +60,7 @@ class Gateway:
         certificate: ServerCertificate | None = None,
         access: AccessLog | None = None,
         control_socket: str = "",
+        default_temperature: float | None = None,
         version: str = __version__,
     ) -> None:
         self.settings, self.replicas, self.model, self.version = settings, replicas, model, version
@@ -68,6 +70,7 @@ class Gateway:
             certificate,
             access,
         )
+        self.default_temperature = default_temperature  # of requests that name none; None: not known
         self.control = Replica.at_socket(control_socket)
         self.dispatcher: Dispatcher[Exchange] = Dispatcher(replicas, admission, capacity)
         self.modes = {mode: rules_of(admission, mode) for mode in MODES}
@@ -179,6 +182,14 @@ class Gateway:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        """Calls after so long."""
+        return self._loop.call_later(seconds, call)
+
+    def may_resume(self, price: Price, body: bytes) -> bool:
+        """Whether a stream is worth what it takes to go on with it elsewhere when its engine dies."""
+        return price.can_resume and self.admission.resume_streams and len(body) <= MAX_RESUMED_BODY
 
     @property
     def queued(self) -> int:

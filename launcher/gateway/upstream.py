@@ -297,6 +297,8 @@ class EngineConnection(asyncio.Protocol):
             return
         if boundary:
             self._pass(data[:boundary])  # all of it, without a copy, where the boundary is at the end
+            if self.receiver is None:  # who had enough
+                return
         if is_end:
             self._end(boundary == len(data))
         elif boundary < len(data):

@@ -68,6 +68,10 @@ class Answer:
         limit = self.request.get("max_completion_tokens") or self.request.get("max_tokens")
         if "capital of France" in prompt:
             return pieces("The capital of France is Paris.")[:limit]
+        if self.request.get("continue_final_message"):
+            said = self.request["messages"][-1]["content"].split()
+            last = len(said) + limit if limit else self.behaviour.tokens
+            return [f"{' ' if i else ''}w{i}" for i in range(len(said), last)]
         pad = "x" * max(0, self.behaviour.chunk_bytes - 5)
         return [f"{' ' if i else ''}w{i}{pad}" for i in range(limit or self.behaviour.tokens)]
 

@@ -138,9 +138,10 @@ async def test_more_bytes_than_announced_never_reach_the_next_answer(desk: Desk,
     assert len({r["connection"] for r in (await engine.seen())["requests"]}) == 2
 
 
-async def test_the_engines_own_stream_error_passes(desk: Desk, engine: FakeEngine) -> None:
+async def test_the_engines_own_stream_error_passes(engine: FakeEngine) -> None:
     await engine.set(fault="stream_error", fault_after=1)
-    told = events((await desk.post(chat(stream=True))).body)
+    async with gateway_to(engine.url, resume_streams=False) as desk:
+        told = events((await desk.post(chat(stream=True))).body)
     assert told[-2]["error"]["type"] == "InternalServerError"
     assert "src" not in told[-2]["error"]
 
@@ -201,7 +202,7 @@ async def test_a_request_is_not_given_to_engine_after_engine(engine: FakeEngine)
 
 async def test_an_answer_that_has_begun_is_not_sent_again(engine: FakeEngine) -> None:
     with fake_engine(fault="close", fault_after=1) as broken:
-        async with gateway_to(broken.url, engine.url) as desk:
+        async with gateway_to(broken.url, engine.url, resume_streams=False) as desk:
             answers = [events((await desk.post(chat(stream=True))).body) for _ in range(2)]
             assert sum("error" in told[-2] for told in answers) == 1
             assert (await engine.seen())["counts"]["request"] == 1
