@@ -98,7 +98,7 @@ class Dispatcher(Generic[T]):
             return Verdict.NOT_READY
         if not self.queue.count:
             self._settle(now)
-            if self._start_somewhere(ticket, now, usable):
+            if self._start_somewhere(ticket, now, usable, is_first=True):
                 return Verdict.STARTED
         ticket.lane = 1 + ticket.priority
         self.inflow.note(ticket, now)
@@ -289,16 +289,24 @@ class Dispatcher(Generic[T]):
         self.queue.add(ticket)
         heappush(self._expiries, (deadline_at, ticket.number, ticket))
 
-    def _start_somewhere(self, ticket: T, now: float, among: list[Replica]) -> bool:
-        """Sends the ticket where it fits and is done soonest: least work in hand, what it has cached taken off."""
+    def _start_somewhere(self, ticket: T, now: float, among: list[Replica], is_first: bool = False) -> bool:
+        """Sends the ticket where it fits and is done soonest: least work in hand, what it has cached taken off.
+
+        ``is_first``: nobody waits, so that it may use admission.burst times the cap.
+        """
         best: Replica | None = None
+        bursts = is_first and self.admission.burst > 1 and self.rules.window_when != "always"
         best_cost, best_prefill, price, counts = (0, 0), 0, ticket.price, self.admission.prefix_affinity
         for replica in among:
-            if (replica is ticket.avoid and replica.suspect_until > now) or not self._may_send(replica, now):
+            if replica is ticket.avoid and replica.suspect_until > now:
                 continue
             cached = replica.cached_tokens(price) if price.chain else 0
             prefill_tokens = max(1, price.prompt_tokens - cached)
-            if self.caps(replica).fits(replica.ledger, prefill_tokens, ticket.sequences, ticket.kv_tokens):
+            caps = self.caps(replica)
+            if not bursts and not self._may_send(replica, now):
+                continue
+            room = self.admission.burst if is_first else 1.0
+            if caps.fits(replica.ledger, prefill_tokens, ticket.sequences, ticket.kv_tokens, room):
                 cost = (replica.ledger.work + (prefill_tokens if counts else 0), replica.turn)
                 if best is None or cost < best_cost:
                     best, best_cost, best_prefill = replica, cost, prefill_tokens

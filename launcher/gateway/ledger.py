@@ -96,10 +96,13 @@ class Caps:
         self.prefill_tokens = max(1, round(self._prefill * scale))
         self.sequences = max(1, round(self._sequences * min(1.0, scale)))  # vLLM runs no more than its max_num_seqs
 
-    def fits(self, ledger: Ledger, prefill_tokens: int, sequences: int, kv_tokens: int) -> bool:
-        """Whether a request may be sent. One that is larger than a cap goes when there is nothing else of its kind."""
+    def fits(self, ledger: Ledger, prefill_tokens: int, sequences: int, kv_tokens: int, room: float = 1.0) -> bool:
+        """Whether a request may be sent. One that is larger than a cap goes when there is nothing else of its kind.
+
+        ``room``: how many times the cap of prompt tokens may be used.
+        """
         return (
-            (ledger.prefill_tokens + prefill_tokens <= self.prefill_tokens or not ledger.prefill_tokens)
+            (ledger.prefill_tokens + prefill_tokens <= room * self.prefill_tokens or not ledger.prefill_tokens)
             and (ledger.sequences + sequences <= self.sequences or not ledger.sequences)
             and (self.kv_tokens is None or ledger.kv_tokens + kv_tokens <= self.kv_tokens or not ledger.kv_tokens)
         )

@@ -40,9 +40,9 @@ class Rules:
 MODES = {
     rules.mode: rules
     for rules in (
-        Rules("low-latency", (0.1, 0.1, 0.5), 0.1, 0.0, "never", 0.5),
+        Rules("low-latency", (0.2, 0.2, 0.5), 0.2, 0.0, "never", 0.75),
         Rules("balanced", (0.2, 0.2, 2.0), 0.2, 0.05, "when_saturated", 1.0),
-        Rules("high-throughput", (2.0, 2.0, 30.0), 1.0, 0.05, "when_saturated", 2.0),
+        Rules("high-throughput", (1.0, 1.0, 30.0), 0.5, 0.05, "when_saturated", 2.0),
     )
 }
 

@@ -115,11 +115,20 @@ class Waiting(Generic[R]):
                 heads[account] = following
 
     def prefill_ahead(self, ticket: R) -> int:
-        """Prompt tokens that would be served before a ticket of this lane and length."""
-        group = length_group(ticket.work_tokens)
-        ahead = self._ahead
-        tokens = sum(tokens for lane in ahead[: ticket.lane] for tokens in lane.values())
-        return tokens + sum(tokens for other, tokens in ahead[ticket.lane].items() if other <= group)
+        """Prompt tokens that would be served before a ticket of this lane and length.
+
+        Where others' tickets wait too, no more than what its key's share of the engines leaves before it.
+        """
+        group, ahead, lane = length_group(ticket.work_tokens), self._ahead, self._lanes[ticket.lane]
+        higher = sum(tokens for other in ahead[: ticket.lane] for tokens in other.values())
+        total = sum(tokens for other, tokens in ahead[ticket.lane].items() if other <= group)
+        account = ticket.account
+        if account is None or len(lane) + (account not in lane) < 2:
+            return higher + total
+        own = sum(t.prefill_tokens for t in lane.get(account, ()) if length_group(t.work_tokens) <= group)
+        weights = sum(other.weight for other in lane) + (0 if account in lane else account.weight)
+        by_share = (own + ticket.prefill_tokens) * weights / account.weight - ticket.prefill_tokens
+        return higher + min(total, round(by_share))
 
     def __iter__(self) -> Iterator[R]:
         """All of them, by rank within each lane; for looking at."""

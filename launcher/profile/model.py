@@ -306,6 +306,10 @@ class AdmissionSection(Section):
         None,
         description="Most prompt tokens a replica has in hand before their first token. Default: by mode, about one engine.max_num_batched_tokens.",
     )
+    burst: Annotated[float, Field(ge=1, le=16)] = Field(
+        1.0,
+        description="How many times max_prefill an arrival may use while nobody waits. 4: light load passes as if nothing were in front.",
+    )
     max_in_flight: Positive | None = Field(
         None,
         description="Most sequences that one replica works on at once; the rest wait here. Default: engine.max_num_seqs, or 256.",
@@ -332,7 +336,7 @@ class AdmissionSection(Section):
         True, description="Prefer the replica that has a prompt's beginning in its prefix cache, where that wins."
     )
     restart_wait: DurationOrZero = Field(
-        60.0,
+        120.0,
         description="How long a request whose engine died waits for another one, or for its restart, to take it over.",
     )
     resume_streams: bool = Field(

@@ -286,7 +286,7 @@ def test_a_failed_request_comes_first_where_others_are_full() -> None:
     submit(dispatcher, one, two, waiting)
     assert dispatcher.reassign(one, 1.0) is Verdict.QUEUED
     assert list(dispatcher.queue) == [one, waiting]
-    assert one.deadline_at == 61.0  # admission.restart_wait
+    assert one.deadline_at == 121.0  # admission.restart_wait
     assert dispatcher.release(two, 1.5) == [one]
 
 
