@@ -61,7 +61,7 @@ class Books:
         if exchange.outcome == "served" and exchange.status == 200:
             usage = find_usage(exchange.tail) if exchange.tail else None
             output_tokens = self._served(exchange, usage, now, elapsed)
-        if (limits := request.head.identity.limits) is not None:
+        if (limits := exchange.charged_to) is not None:
             self._settle(limits, exchange, usage, output_tokens, now)
         if self._gateway.access is not None:
             self._gateway.access.add(self._entry(exchange, usage, now))

@@ -22,11 +22,10 @@ def engine_head(request: Request, changes: Changes, body_bytes: int, replica: Re
     """The head of the request to a replica: the client's end-to-end headers, with what this hop needs."""
     head = request.head
     lines = head.lines
-    drop = replica.own_names
+    if replica.own_names and head.credentials:  # the engine's own key goes in their place
+        lines = [line for line in lines if line not in head.credentials]
     if changes.touch_answer:  # an answer that is to be changed must come as plain text
-        drop = drop | {_ENCODINGS}
-    if drop:
-        lines = [line for line in lines if line[: line.index(b":")].lower() not in drop]
+        lines = [line for line in lines if line[: line.index(b":")].lower() != _ENCODINGS]
     start = b"%b %b%b HTTP/1.1" % (head.method, replica.prefix, head.target)
     length = [b"content-length: %d" % body_bytes] if body_bytes or head.method == b"POST" else []
     identity = b"x-request-id: " + head.request_id

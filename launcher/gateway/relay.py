@@ -28,6 +28,7 @@ from launcher.gateway.timing import server_timing
 from launcher.gateway.upstream import EngineConnection, Reading
 
 if TYPE_CHECKING:
+    from launcher.gateway.rate import Limits
     from launcher.gateway.server import Gateway
 
 log = logging.getLogger("launcher.gateway")
@@ -60,6 +61,7 @@ class Exchange(Ticket):
     first_byte_at = 0.0
     keep_pieces: Callable[[bytes], None] | None = None
     tail = b""  # the answer's last bytes, where they may tell what it came to in tokens
+    charged_to: Limits | None = None  # of the key, for this request
     began_at = 0.0  # when its answer's first byte came; 0: none has
     _rescue: Rescue | None = None  # of a stream that may go on elsewhere
     _comments: asyncio.TimerHandle | None = None
@@ -189,7 +191,7 @@ class Exchange(Ticket):
         lines = [head.status_line, *head.lines, b"x-request-id: " + self.request.head.request_id]
         sent_at = self._sent_at
         lines.append(server_timing(max(0.0, sent_at - self.arrived_at), self._gateway.now() - sent_at))
-        if (limits := self.request.head.identity.limits) is not None:
+        if (limits := self.charged_to) is not None:
             lines += limits.lines(self._gateway.now())
         if head.status >= 400 and self.request.route.kind is not Kind.CONTROL:
             lines.append(b"x-launcher-src: engine")

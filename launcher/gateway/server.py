@@ -268,6 +268,7 @@ class Gateway:
             if refusal is not None:
                 self.metrics.rate_limited(identity.name, refusal.reason.removeprefix("rate_"))
                 raise Refused(refusal)
+            exchange.charged_to = identity.limits
         exchange.place_at(identity.account, priority, rules)
         self._enter(exchange)
         self.pump.submit(exchange)

@@ -100,7 +100,7 @@ class RunDir:
 
 def forget(path: Path) -> None:
     """Leave a record that names no process: nothing of this deployment runs any more."""
-    kept = {key: value for key, value in read_record(path).items() if key in ("profile", "logs")}
+    kept = {key: value for key, value in read_record(path).items() if key in ("profile", "logs", "keys_file")}
     replace_record(path, {**kept, "state": ENDED})
 
 

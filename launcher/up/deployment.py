@@ -53,11 +53,9 @@ class Deployment:
         self._replicas = make_replicas(prepared.plan)
         control = rundir.path / CONTROL_SOCKET
         self._gateway = make_gateway(loaded, prepared, self._replicas, self.logs, self._audit, control)
-        self._control = ControlProcess(
-            rundir.path,
-            keys_file=None if self.profile.gateway.auth == "none" else keys_path(loaded).absolute(),
-            audit_log=self._audit.path,
-        )
+        self._keys_path = keys_path(loaded).absolute()
+        keys = None if self.profile.gateway.auth == "none" else self._keys_path
+        self._control = ControlProcess(rundir.path, keys_file=keys, audit_log=self._audit.path.absolute())
         self._host = self._make_host(loaded, prepared)
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._started = time.time()
@@ -196,6 +194,7 @@ class Deployment:
             "pid": os.getpid(),
             "profile": str(self._profile_path),
             "logs": str(self.logs),
+            "keys_file": str(self._keys_path),
             "started": self._started,
             "stop_within_s": self.profile.timeouts.drain + self.profile.timeouts.stop + STOP_MARGIN_S,
             **dataclasses.asdict(snapshot),

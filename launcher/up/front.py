@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from launcher.gateway.server import Gateway
 from launcher.gateway.tokenizer import TokenCounter
 from launcher.plan.plan import Plan
 from launcher.profile.load import LoadedProfile
-from launcher.profile.model import VllmEngine
+from launcher.profile.model import Profile, VllmEngine
 from launcher.up.keys import open_gate
 from launcher.up.prepare import Prepared, make_certificate
 
+GENERATION = "--override-generation-config"
 UNKNOWN_PREFIX_TOKENS = 1_000_000  # of a replica's prefix cache, where the plan does not know: a mid-size card's
 
 
@@ -49,8 +51,18 @@ def make_gateway(
         certificate=make_certificate(loaded),
         access=access,
         control_socket=str(control_socket),
+        default_temperature=default_temperature(profile),
         version=__version__,
     )
+
+
+def default_temperature(profile: Profile) -> float | None:
+    """The temperature of requests that name none, where the profile sets it; None: the model's own, which is not known."""
+    if not isinstance(profile.engine, VllmEngine) or GENERATION not in profile.engine.extra_args:
+        return None
+    words = profile.engine.extra_args
+    value = json.loads(words[words.index(GENERATION) + 1]).get("temperature")  # the installed vLLM has checked it
+    return float(value) if isinstance(value, int | float) else None
 
 
 def make_pricer(loaded: LoadedProfile, prepared: Prepared) -> Pricer:
