@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 120.0  # LiteLLM takes half a minute
+KEY = "sk-test-key"  # the one that load.c sends
 CHAT = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}'
 
 # Nothing that a proxy has for its own protection is to end or delay a stream of the measurement.
@@ -160,6 +161,7 @@ class Running:
             "PYTHONPATH": str(ROOT),
             "NO_COLOR": "1",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_MASTER_KEY": KEY,  # it does not start without one
         }
         with (place.folder / "output").open("wb") as output:
             self._process = subprocess.Popen(
@@ -178,7 +180,7 @@ class Running:
 
     def _until_it_answers(self, place: Place) -> None:
         url, late = f"http://127.0.0.1:{place.port}/v1/chat/completions", time.monotonic() + START_S
-        request = Request(url, CHAT, {"content-type": "application/json", "authorization": "Bearer sk-test-key"})
+        request = Request(url, CHAT, {"content-type": "application/json", "authorization": f"Bearer {KEY}"})
         while True:
             try:
                 with urlopen(request, timeout=10) as answer:
