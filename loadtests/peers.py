@@ -129,7 +129,7 @@ class Bench:
 
     def hold(self, proxy: Proxy, count: int) -> Result:
         """A fresh proxy with ``count`` open streams: their memory, and how many were really open."""
-        running = self.bench_warm(proxy)
+        running = self.start_warm(proxy)
         try:
             before = running.rss_kb
             command = self._command(running.port, HOLD, count, 5 * count // 4, 1.0, running.pids)
@@ -141,7 +141,7 @@ class Bench:
         finally:
             running.stop()
 
-    def bench_warm(self, proxy: Proxy) -> Running:
+    def start_warm(self, proxy: Proxy) -> Running:
         """A fresh proxy that has loaded all that it needs."""
         running = self.start(proxy)
         self.measure(LOADS["W1"], running.port, running.pids, 0.5)
@@ -202,6 +202,8 @@ def run_rounds(bench: Bench, proxies: list[Proxy], loads: list[Load], rounds: in
 
 def spread(values: list[float], form: str) -> str:
     """The median, and from which to which."""
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
     return f"{statistics.median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
 
 
@@ -315,7 +317,8 @@ def main(
             tables += [compare(results, load, [proxy.name for proxy in fast]) for load in several]
         if HOLD.name in names:
             tables.append(hold_all(bench, fast))
-        say_it(fast, tables, f"{rounds} rounds of {seconds:g} s")
+        if tables:
+            say_it(fast, tables, f"{rounds} rounds of {seconds:g} s")
         for slow in proxies:
             if slow not in fast:
                 results = run_rounds(bench, [slow], [LOADS["W1"]], 1, 3 * seconds)

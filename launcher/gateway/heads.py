@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from launcher.gateway.refusal import bad_head
 
@@ -44,10 +44,16 @@ _RESPONSE_LOOKED_AT = HOP_BY_HOP | frozenset(
 )
 
 
-Fact = tuple[bytes, bytes]  # a header that is looked at: its name in lower case, its value
-PASSES: Fact = (b"", b"")  # a header that is not
+class Fact(NamedTuple):
+    """What is known of a header line that is looked at. The two below are told by identity, so it is no plain tuple."""
+
+    name: bytes  # in lower case
+    value: bytes
+
+
+PASSES = Fact(b"", b"")  # a header that is not looked at
 BAD_HOST = b"host?"  # the name in the fact of a Host line whose value is none: judged when it is first read
-CREDENTIAL: Fact = (b"credential", b"")  # one that holds an API key: passes, unless the gateway asks for keys itself
+CREDENTIAL = Fact(b"credential", b"")  # one that holds an API key: passes, unless the gateway asks for keys itself
 
 
 class LineMemory:
@@ -70,9 +76,9 @@ class LineMemory:
         name = found[1].lower()
         if name in CREDENTIALS:
             return CREDENTIAL
-        fact = (name, found[2].rstrip(b" \t")) if name in self._looked_at else PASSES
-        if name == b"host" and not _HOST(fact[1]):
-            fact = (BAD_HOST, fact[1])
+        fact = Fact(name, found[2].rstrip(b" \t")) if name in self._looked_at else PASSES
+        if name == b"host" and not _HOST(fact.value):
+            fact = Fact(BAD_HOST, fact.value)
         if len(line) <= MEMORY_LINE_BYTES and name not in NOT_KEPT:
             if len(self.known) >= MEMORY_LINES:
                 self.known.clear()
@@ -153,7 +159,7 @@ def _read_request_line(line: bytes, head: bytes) -> RequestStart:
     return start
 
 
-def _look(request: RequestHead, headers: list[tuple[bytes, bytes]]) -> None:
+def _look(request: RequestHead, headers: list[Fact]) -> None:
     """Draws the facts from the headers that matter here, and refuses those that two readers could read differently."""
     hosts, lengths, codings = 0, 0, 0
     for name, value in headers:

@@ -43,18 +43,40 @@ def processes_of(endpoint: Endpoint) -> set[int]:
     return found
 
 
-def test_kill_9_in_mid_answer(endpoint: Endpoint) -> None:
+STORY = {"messages": [{"role": "user", "content": "Tell a story of a fox, a crow and a river."}], "max_tokens": 150}
+
+
+def test_kill_9_in_mid_answer_and_the_restarted_engine_goes_on(endpoint: Endpoint) -> None:
+    """One replica: its client waits through the restart and sees the answer of an undisturbed run."""
     url, before = endpoint.url, endpoint.engine()
-    events = endpoint.stream(url, max_tokens=1500, ignore_eos=True)
-    next(events)
+    whole = "".join(map(content, endpoint.stream(url, **STORY)))
+    events = endpoint.stream(url, **STORY)
+    text = "".join(content(next(events)) for _ in range(20))
     os.kill(before["pid"], signal.SIGKILL)
-    last = list(events)[-1]  # ends with [DONE], or stream() raises
-    assert last["error"]["src"] == "gateway"
-    assert last["error"]["code"] == 502
+    text += "".join(map(content, events))  # ends with [DONE], or stream() raises
+    assert text == whole
     after = ready_again(endpoint, before["restarts"] + 1)
     assert after["pid"] != before["pid"]
     assert "SIGKILL" in after["last_failure"]
-    assert "Paris" in "".join(map(content, endpoint.stream(url, max_tokens=32)))
+
+
+def test_kill_9_with_two_replicas(own_endpoint: Endpoint) -> None:
+    """The other one goes on at once, and takes what had not begun."""
+    started = own_endpoint.up("engine.replicas=2", "hardware.memory=8GiB")
+    assert started.returncode == 0, started.stderr
+    url = own_endpoint.url
+    whole = "".join(map(content, own_endpoint.stream(url, **STORY)))
+    events = own_endpoint.stream(url, **STORY)
+    text = "".join(content(next(events)) for _ in range(20))
+    busy = next(r["index"] for r in get(f"{url}/ready")[1]["replicas"] if r["in_flight"])
+    os.kill(own_endpoint.record()["engines"][busy]["pid"], signal.SIGKILL)
+    text += "".join(map(content, events))
+    assert text == whole
+    assert "Paris" in "".join(map(content, own_endpoint.stream(url, max_tokens=32)))
+    with urllib.request.urlopen(f"{url}/metrics", timeout=20) as page:
+        metrics = page.read().decode()
+    assert 'launcher_stream_resumes_total{outcome="resumed"} 1.0' in metrics
+    assert "launcher_ledger_corrections_total 0.0" in metrics
 
 
 def test_a_stopped_engine_is_seen_as_hung(endpoint: Endpoint) -> None:
