@@ -20,6 +20,7 @@ from launcher.profile.model import Profile, VllmEngine
 from launcher.profile.units import GIB
 
 HOST = "127.0.0.1"
+QUEUE_CAP, QUEUE_CAP_SINCE = "--max-num-queued-reqs", (0, 32)
 GLM_SHORTEST_EDGE = 12544  # GLM-4.xV's own least area, where the model's files are not at hand to say
 
 
@@ -81,7 +82,7 @@ def engine_command(
     if faults := [*extra_faults(engine, keys_set), *env_faults(engine)]:
         raise ProfileError("\n".join(faults), "`launcher plan` shows every argument that the launcher writes itself.")
     served_name = profile.model.public_name or ""
-    arguments = ["--host", HOST, "--port", str(port), *_quiet_probes(engine)]
+    arguments = ["--host", HOST, "--port", str(port), *_quiet_probes(engine), *_backstop(profile, engine, build)]
     for row, value in values:
         arguments += row.write(row.flag, value)
     arguments += engine.extra_args
@@ -103,6 +104,18 @@ def shell_line(command: EngineCommand) -> str:
     unset = [word for name in command.unset if name not in command.env for word in ("-u", name)]
     env = [f"{name}={value}" for name, value in command.env.items()]
     return shlex.join((["env", *unset, *env] if unset or env else []) + list(command.argv))
+
+
+def _backstop(profile: Profile, engine: VllmEngine, build: VllmBuild) -> list[str]:
+    """vLLM's own cap on requests, well above what the gateway lets through: for the day when our count is wrong.
+
+    Nothing where vLLM does not have it, where the profile does not say how many run at once, or says it itself.
+    """
+    most = profile.admission.max_in_flight or engine.max_num_seqs
+    written = {full_name(group) for group in groups(engine.extra_args)}
+    if most is None or build.release < QUEUE_CAP_SINCE or QUEUE_CAP in written:
+        return []
+    return [QUEUE_CAP, str(2 * most + 16)]
 
 
 def _program(build: VllmBuild, model_path: str) -> list[str]:

@@ -140,6 +140,17 @@ def test_the_startup_plan_is_for_versions_that_have_it(
     assert ("VLLM_ENABLE_STARTUP_PLAN" in command(make_profile(), make_build(version)).env) == has
 
 
+def test_vllms_own_queue_cap_is_a_backstop(make_profile: MakeProfile, make_build: MakeBuild) -> None:
+    def cap(version: str, **engine: Any) -> str | None:
+        argv = command(make_profile(engine=engine), make_build(version)).argv
+        return argv[argv.index("--max-num-queued-reqs") + 1] if "--max-num-queued-reqs" in argv else None
+
+    assert cap("0.32.0", max_num_seqs=8) == "32"
+    assert cap("0.31.0", max_num_seqs=8) is None  # does not have it
+    assert cap("0.32.0") is None  # how many run at once is vLLM's to say
+    assert cap("0.32.0", max_num_seqs=8, extra_args=["--max-num-queued-reqs", "5"]) == "5"
+
+
 def test_extra_args_come_last_and_env_wins(make_profile: MakeProfile, make_build: MakeBuild) -> None:
     profile = make_profile(engine={"extra_args": ["--seed", "7"], "env": {"VLLM_ENABLE_STARTUP_PLAN": "0"}})
     made = command(profile, make_build())
