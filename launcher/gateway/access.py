@@ -152,7 +152,11 @@ class _Finisher:
         entry.id = entry.id.decode("latin-1")[:MAX_TEXT]  # type: ignore[union-attr]
         entry.method = entry.method.decode("latin-1")[:MAX_TEXT]  # type: ignore[union-attr]
         entry.path = entry.path.partition(b"?")[0].decode("latin-1")[:MAX_TEXT]  # type: ignore[union-attr, arg-type]
-        if len(entry.model) > MAX_TEXT:
+        if entry.model and not entry.model.isascii():
+            entry.model = (
+                entry.model[:MAX_TEXT].encode("utf-8", "replace").decode()
+            )  # lone surrogates cannot be written
+        elif len(entry.model) > MAX_TEXT:
             entry.model = entry.model[:MAX_TEXT]
         entry.queue_ms = int(entry.queue_ms * 1e5) / 100
         entry.ttft_ms = int(entry.ttft_ms * 1e5) / 100

@@ -76,6 +76,9 @@ class Books:
         if exchange.outcome in ("refused", "evicted", "failed"):
             limits.forgive(charged, now)
         elif exchange.outcome == "served":
+            if exchange.status != 200:  # the engine has refused it: nothing was computed
+                limits.settle(charged, 0, now)
+                return
             used = sum(usage) if usage else price.prompt_tokens + (price.output_tokens if output is None else output)
             limits.settle(charged, used, now)
 

@@ -22,6 +22,7 @@ from launcher.profile.model import AdmissionSection
 SUSPECT_S = 1.0  # how long a replica whose connection failed comes after the others
 MISSED = 1.25  # refused at arrival if the wait will probably be longer than this times the deadline: a guess is a guess
 LOOK_AHEAD = 32  # how many tickets that do not fit are passed over in search of one that does
+CREDIT_BUDGETS = 8  # batch token budgets that a key may be behind the one that was given most
 SHARE_SLACK = (
     0.25  # batch token budgets by which a key may be ahead of others that wait; more: cheaper goes first for longer
 )
@@ -45,6 +46,7 @@ class Dispatcher(Generic[T]):
         self.accounts: dict[str, Account] = {}
         self._anonymous = self.account("")
         self._active: set[Account] = set()
+        self._level = 0.0  # where the last one stood that became idle: who comes to an idle endpoint starts there
         self.started: dict[T, None] = {}  # all that hold something, in the order in which they were sent
         self.limit_moves = 0  # of adaptive limits
         self.corrections = 0  # ledgers that were not the sum of what is on its way; a bug of ours, each time
@@ -120,6 +122,7 @@ class Dispatcher(Generic[T]):
         replica = ticket.replica
         replica.pace.prefilled(ticket.prefill_tokens, now)
         self._prefilled(ticket)
+        ticket.rescue_by = 0.0  # it has been taken over: another loss gets a time of its own
         if self.admission.adaptive and replica.limit.first_token(ticket.prefill_tokens, self.queue.count > 0, now):
             self.limit_moves += 1
             self.caps(replica).rescale(replica.limit.scale)
@@ -146,7 +149,8 @@ class Dispatcher(Generic[T]):
             if succeeded:
                 self._learn(ticket, now, streamed)
             self._free(ticket)
-            ticket.account.charge((output_tokens or ticket.output_tokens) - ticket.output_tokens)
+            if output_tokens is not None:
+                ticket.account.charge(output_tokens - ticket.output_tokens)
         elif ticket.place is Place.QUEUED:
             self.queue.remove(ticket)
         else:
@@ -382,9 +386,12 @@ class Dispatcher(Generic[T]):
             ticket.account = self._anonymous
         account = ticket.account
         if not account.active:
-            floor = min([other.served for other in self._active], default=account.served)
+            floor = min([other.served for other in self._active], default=self._level)
             account.served = max(account.served, floor)
             self._active.add(account)
+        # Nor does one save up that always has a little on its way while others do much.
+        most = max([other.served for other in self._active])
+        account.served = max(account.served, most - CREDIT_BUDGETS * self.capacity.batch_tokens / account.weight)
         account.active += 1
 
     def _close(self, ticket: T) -> None:
@@ -393,6 +400,7 @@ class Dispatcher(Generic[T]):
         account.active -= 1
         if not account.active:
             self._active.discard(account)
+            self._level = max(self._level, account.served)
 
     # The window.
 

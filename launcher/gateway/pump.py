@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ class Pump:
 
     def __init__(self, dispatcher: Dispatcher[Exchange], metrics: Metrics, loop: asyncio.AbstractEventLoop) -> None:
         self._dispatcher, self._metrics, self._loop = dispatcher, metrics, loop
-        self._timer: asyncio.Handle | None = None  # of a time that has passed it is no TimerHandle
+        self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._check = loop.call_later(CHECK_S, self._check_ledgers)
 
@@ -72,7 +73,11 @@ class Pump:
         started, late = self._dispatcher.wake(now)
         self._start_all(started)
         for exchange in late:
-            self._metrics.evictions[exchange.evict(not_served(None, exchange, self._dispatcher, now))] += 1
+            try:
+                self._metrics.evictions[exchange.evict(not_served(None, exchange, self._dispatcher, now))] += 1
+            except Exception:  # the others must be told all the same
+                log.exception(BUG.message)
+                exchange.crashed()
         self.arm()
 
     def arm(self) -> None:
@@ -82,7 +87,9 @@ class Pump:
             return
         if timer is not None:
             timer.cancel()
-        self._timer, self._timer_at = self._loop.call_at(due, self._on_timer), due
+        # Never early: uvloop's clock ticks in milliseconds, and a wake too early would be followed by another at once.
+        wait_s = max(1, math.ceil((due - self._loop.time()) * 1000 - 1e-6)) / 1000
+        self._timer, self._timer_at = self._loop.call_later(wait_s, self._on_timer), due
 
     def close(self) -> None:
         """There is nothing more to be started."""

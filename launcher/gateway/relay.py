@@ -286,9 +286,11 @@ class Exchange(Ticket):
     def on_lost(self, reason: str, got_bytes: bool) -> None:
         """The engine's connection broke, or what came over it was no answer."""
         connection, self._engine = self._engine, None
-        if self.head_sent:
+        is_stale = not (got_bytes or connection is None or connection.uses == 1 or self._stale_retried)
+        is_asking = self._rescue is not None and self._rescue.is_asking
+        if self.head_sent and not (is_stale and is_asking):
             self._broke(reason)
-        elif got_bytes or connection is None or connection.uses == 1 or self._stale_retried:
+        elif not is_stale:
             self._failed(reason, "head", got_bytes)
         else:
             # The engine had closed an idle connection when the request was on its way: it never saw it.
@@ -302,6 +304,8 @@ class Exchange(Ticket):
         """No part of an answer has reached the client: another replica may give one, as long as none has begun to."""
         assert self.replica is not None
         if self.head_sent:  # a stream that was to go on here
+            if stage == "connect" and self._rescue is not None:
+                self._rescue.times -= 1  # it was never asked
             self._broke(reason)
             return
         if self.request.route.kind is Kind.CONTROL:
@@ -364,6 +368,7 @@ class Exchange(Ticket):
         if plan is Reason.COMPLETE:  # only its end was missing
             metrics.resumes["completed"] += 1
             self._pass_on_payload(finish_events(rescue.body, self.request.route.name, rescue.transcript))
+            self._as_it_came = False  # the end of the chunks is ours to write
             self._finish()
             return True
         if isinstance(plan, Reason):
@@ -376,7 +381,7 @@ class Exchange(Ticket):
             metrics.resumes["failed"] += 1
             rescue.is_asking = False
             return False
-        if rescue.is_asking and self._comments is None:
+        if rescue.is_asking and self._comments is None and not self.ended:
             self._comments = self._gateway.later(COMMENT_S, self._comment)
         return True
 

@@ -189,9 +189,10 @@ class Replicas:
 
     def reasons(self) -> str:
         """Why no replica is ready, for people."""
-        if len(self._by_index) == 1:
-            return next(iter(self._by_index.values())).reason
-        waiting = [f"replica {r.index}: {r.reason}" for r in self._by_index.values() if not r.is_ready]
+        whys = {r.index: r.reason if not r.is_ready else "drained by an operator" for r in self._by_index.values()}
+        if len(whys) == 1:
+            return next(iter(whys.values()))
+        waiting = [f"replica {index}: {why}" for index, why in whys.items()]
         return "; ".join(waiting) or "none has been started yet"
 
     def _changed(self, replica: Replica) -> None:

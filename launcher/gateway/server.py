@@ -27,7 +27,7 @@ from launcher.gateway.modes import MODES, rules_of
 from launcher.gateway.pool import Pool
 from launcher.gateway.price import Price, Pricer, price_exactly
 from launcher.gateway.pump import Pump, start
-from launcher.gateway.refusal import Refusal, Refused
+from launcher.gateway.refusal import BUG, Refusal, Refused
 from launcher.gateway.relay import Exchange
 from launcher.gateway.replicas import Replica, Replicas
 from launcher.gateway.requests import Request
@@ -213,14 +213,19 @@ class Gateway:
         """The route of a request, by its head. Raises Refused, so that no body is read for nothing."""
         head.identity = self.gatekeeper.identify(head)
         route = find_route(head.method, head.target)
+        self._refuse_if_draining(route)
+        return route
+
+    def _refuse_if_draining(self, route: Route) -> None:
+        """Raises Refused."""
         if self.is_draining and route.kind in NEEDS_ENGINE:
             message = f"No new requests are taken: {self.drain_reason.rstrip('.')}."
             raise Refused(Refusal(503, "draining", message, retry_after_s=DRAINING_RETRY_S, close=True))
-        return route
 
     def handle(self, connection: ClientConnection, request: Request) -> None:
         """Answers a request, or sets its answer going. Raises Refused."""
         head, route = request.head, request.route
+        self._refuse_if_draining(route)  # that may have begun while the body was on its way
         if not head.request_id:
             head.request_id = self.new_request_id()
         self.metrics.received_bytes += len(request.body)
@@ -249,13 +254,16 @@ class Gateway:
     async def _infer_counted(self, connection: ClientConnection, request: Request, changes: Changes) -> None:
         """The same, its text counted by a thread meanwhile."""
         exchange = self._enter(Exchange(self, connection, request, changes, FREE))
-        price = await price_exactly(self.pricer, request.route.name, changes.body, request.head.identity.key_id)
-        if not exchange.ended:
-            exchange.reprice(price)
-            try:
+        try:
+            price = await price_exactly(self.pricer, request.route.name, changes.body, request.head.identity.key_id)
+            if not exchange.ended:
+                exchange.reprice(price)
                 self._admit(exchange)
-            except Refused as refused:
-                exchange.refuse(refused.refusal)
+        except Refused as refused:
+            exchange.refuse(refused.refusal)
+        except Exception:  # nobody awaits this task
+            log.exception(BUG.message)
+            exchange.crashed()
 
     def _admit(self, exchange: Exchange) -> None:
         """Raises Refused for what the request asks for in vain."""
@@ -309,7 +317,7 @@ class Gateway:
         """Frees what an exchange held, starts who waited for it, and adds up. Called by the exchange, once."""
         self.active.discard(exchange)
         output_tokens = self.books.close(exchange, self.now())
-        self.pump.release(exchange, output_tokens, exchange.outcome == "served")
+        self.pump.release(exchange, output_tokens, exchange.outcome == "served" and exchange.status == 200)
         if not self.active:
             self._idle.set()
 

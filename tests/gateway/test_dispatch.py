@@ -175,6 +175,39 @@ def test_who_comes_back_from_a_pause_has_saved_nothing_up() -> None:
     assert given[:4].count("idle") <= 3
 
 
+def test_a_new_key_starts_level_with_those_that_are_idle_for_a_moment() -> None:
+    dispatcher = made(sequences=1, max_queued=100, max_queued_tokens=10**6)
+    old, new = dispatcher.account("old"), dispatcher.account("new")
+    for now in range(20):
+        ticket = ask(900, at=float(now), account=old)
+        submit(dispatcher, ticket)
+        dispatcher.release(ticket, now + 0.5)
+    first = ask(10, at=20.0, account=new)
+    submit(dispatcher, first)
+    dispatcher.release(first, 20.5)
+    running = ask(10, at=21.0, account=new)
+    submit(dispatcher, running, *(ask(900, at=21.0, account=key) for key in (new, old) for _ in range(4)))
+    given, ended = [], running
+    for now in range(22, 26):
+        (ended,) = dispatcher.release(ended, float(now))
+        given.append(ended.account.name)
+    assert given.count("old") >= 1
+
+
+def test_who_was_taken_over_once_has_its_full_time_again() -> None:
+    dispatcher = made(replicas=2, sequences=8, restart_wait=10.0)
+    ticket = ask()
+    submit(dispatcher, ticket)
+    assert dispatcher.reassign(ticket, 0.0) is Verdict.STARTED
+    dispatcher.first_token(ticket, 1.0)
+    assert ticket.replica is not None
+    for replica in dispatcher.replicas.all:
+        if replica is not ticket.replica:
+            dispatcher.replicas.down(replica.index, "exited")
+    assert dispatcher.reassign(ticket, 100.0) is Verdict.QUEUED
+    assert ticket.deadline_at == 110.0
+
+
 def test_a_deadline_grows_with_the_prompt_and_evicts() -> None:
     dispatcher = made(sequences=1, deadline=1.0, deadline_per_1k=2.0)
     running, short, long = ask(), ask(10, at=1.0), ask(1500, at=1.0)

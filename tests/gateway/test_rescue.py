@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -158,3 +159,67 @@ async def test_a_client_that_leaves_while_it_waits_ends_it_all(engine: FakeEngin
         client.close()
         await desk.until(lambda: not desk.gateway.active)
         await desk.at_rest()
+
+
+async def test_an_answer_that_lacks_only_its_end_is_ended() -> None:
+    """All tokens had come: nothing is asked of another engine, and the client's connection goes on."""
+
+    def chunk(delta: dict[str, str], finish: str | None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        event = b"data: " + json.dumps({"id": "1", "created": 1, "model": "m", "choices": [choice]}).encode() + b"\n\n"
+        return b"%x\r\n%b\r\n" % (len(event), event)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write(chunk({"role": "assistant", "content": ""}, None) + chunk({"content": "w0"}, "stop"))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with gateway_to(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as desk:
+        client = await desk.client()
+        for _ in range(2):
+            await client.post(CHAT, chat(stream=True))
+            told = events((await client.read()).body)
+            assert (text_of(told), told[-1]) == ("w0", "[DONE]")
+        assert await desk.metric('launcher_stream_resumes_total{outcome="completed"}') == 2
+        await desk.at_rest()
+    server.close()
+
+
+async def test_refused_connections_use_up_no_attempt(engine: FakeEngine) -> None:
+    """An engine that is gone, and not marked so yet, is tried again until restart_wait has passed, not three times."""
+    await engine.set(fault="close", fault_after=3, fault_count=1)
+    async with gateway_to(engine.url, restart_wait=60.0) as desk:
+        client = await desk.client()
+        await client.post(CHAT, chat(stream=True))
+        await desk.until(lambda: desk.gateway.queued == 1)
+        replica = desk.replicas.all[0]
+        (waiting,) = desk.gateway.dispatcher.queue
+        there, replica.port = replica.port, 1
+        for tries in range(1, 6):  # its time of suspicion is over
+            replica.suspect_until = 0.0
+            desk.gateway.pump.turn()
+            await desk.until(lambda tries=tries: desk.gateway.queued == 1)
+        assert waiting.resumes == 1
+        replica.port, replica.suspect_until = there, 0.0
+        desk.gateway.pump.turn()
+        assert text_of(events((await client.read()).body)) == WORDS
+        await desk.at_rest()
+
+
+async def test_nothing_is_written_after_the_end(engine: FakeEngine) -> None:
+    """The other replica is full and there is no time to wait: broken off, and no comment follows later."""
+    with fake_engine(fault="close", fault_after=2) as broken:
+        async with gateway_to(broken.url, engine.url, max_in_flight=1) as desk:
+            await engine.set(hold_after=0)
+            first, second = await desk.client(), await desk.client()
+            for client in (first, second):
+                await client.post(CHAT, chat(stream=True))
+            broke = await first.read()
+            assert events(broke.body)[-1] == "[DONE]"
+            assert all(exchange._comments is None for exchange in desk.gateway.active)
+            await engine.release()
+            await second.read()
+            await desk.at_rest()
