@@ -120,5 +120,5 @@ async def test_the_access_log_has_a_line_a_request(engine: FakeEngine, tmp_path:
     assert whole["bytes_in"] == len(json.dumps(chat("a secret prompt")))
     assert (stream["stream"], stream["mode"]) == (True, "high-throughput")
     assert 0 <= stream.get("ttft_ms", 0) <= stream["e2e_ms"]
-    assert stream["pieces"] > 1
+    assert stream["pieces"] >= 1
     assert (failed["status"], failed["outcome"]) == (500, "failed")
