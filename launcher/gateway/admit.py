@@ -37,6 +37,8 @@ def priority_asked(head: RequestHead, price: Price, usual: int, highest: int) ->
 
 def _engine_priority(head: RequestHead) -> int:
     """X-Vllm-Priority; what is no number is the engine's to refuse."""
+    if not head.engine_priority:
+        return 0
     try:
         return int(head.engine_priority)
     except ValueError:

@@ -46,12 +46,15 @@ class Account:
 class Ranked:
     """What a queue needs to know of a ticket."""
 
-    account: Account = None  # type: ignore[assignment]  # given by the dispatcher at the latest
-    lane: int = 1  # the priority; tickets that were admitted once already come before all: lane 0
-    rank = 0.0
-    number = 0  # in order of arrival
-    work_tokens = 0  # uncached prompt and expected answer
-    prefill_tokens = 0
+    __slots__ = ("account", "lane", "number", "prefill_tokens", "rank", "work_tokens")
+
+    def __init__(self) -> None:
+        self.account: Account = None  # type: ignore[assignment]  # given by the dispatcher at the latest
+        self.lane: int = 1  # the priority; tickets that were admitted once already come before all: lane 0
+        self.rank = 0.0
+        self.number = 0  # in order of arrival
+        self.work_tokens = 0  # uncached prompt and expected answer
+        self.prefill_tokens = 0
 
 
 R = TypeVar("R", bound=Ranked)

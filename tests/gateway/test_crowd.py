@@ -80,10 +80,13 @@ async def test_more_than_may_wait_are_told_so(engine: FakeEngine) -> None:
             assert int(answer.headers["retry-after"]) >= 1
         client.close()
 
+    await engine.set(hold_after=0)
     async with gateway_to(engine.url, max_in_flight=4, max_queued=8, deadline=60) as desk:
-        await asyncio.gather(*map(one, connect_all(desk, 500)))
-        assert set(statuses) == {200, 429}
-        assert statuses.total() == 500
+        crowd = [asyncio.create_task(one(sock)) for sock in connect_all(desk, 500)]
+        await desk.until(lambda: statuses[429] == 500 - 4 - 8)
+        await engine.release(4 + 8)
+        await asyncio.gather(*crowd)
+        assert statuses == {200: 12, 429: 488}
         await desk.at_rest()
 
 
