@@ -80,8 +80,8 @@ class Exchange(Ticket):
         self._gateway, self.client, self.request, self._changes = gateway, client, request, changes
         self.is_work = request.route.kind is Kind.INFERENCE
         self.bytes_in = len(request.body)
-        if self.is_work and (price.wants_usage or not price.streams):
-            self.keep_pieces = self._keep_tail
+        if self.is_work:
+            self.reprice(price)
 
     def place_at(self, account: Account, priority: int, rules: Rules | None) -> None:
         """Whose it is, and how it is to be queued."""
@@ -111,7 +111,7 @@ class Exchange(Ticket):
                 connection = await pool.dial(replica)
             except (OSError, UnicodeError) as error:  # no connection in time; a name that is no host's
                 if not self.ended:
-                    self._failed(f"The engine cannot be reached: {error or 'no connection in time'}", "connect", False)
+                    self._failed(f"The engine cannot be reached: {error or 'no connection in time'}", "connect")
                 return
             if self.ended:
                 pool.put(connection)
@@ -235,24 +235,20 @@ class Exchange(Ticket):
         self.bytes_out += len(data)
         if self._rescue is not None and self._failed_head is None:
             self._rescued(self._rescue, data)
-        elif self._as_it_came:
-            if self._unsent:
-                data, self._unsent = self._unsent + data, b""
-            self.client.transport.write(data)
         elif self._whole_head is not None or self._failed_head is not None:
             self._whole.append(data)
             if self.bytes_out > MAX_WHOLE:
                 self._engine_leave()
                 self.on_lost("The engine's answer is too large to be changed", True)
         else:
-            self._write_payload(data if self._changer is None else self._changer.feed(data))
+            self._pass_on(data)
 
     def _pass_on(self, data: bytes) -> None:
         """A piece of a stream, as it came or with its changes."""
         if self._as_it_came:
             self._write(data)
         else:
-            self._write_payload(data if self._changer is None else self._changer.feed(data))
+            self._pass_on_payload(data)
 
     def _write_payload(self, data: bytes) -> None:
         if data:
@@ -291,7 +287,7 @@ class Exchange(Ticket):
         if self.head_sent and not (is_stale and is_asking):
             self._broke(reason)
         elif not is_stale:
-            self._failed(reason, "head", got_bytes)
+            self._failed(reason, "head")
         else:
             # The engine had closed an idle connection when the request was on its way: it never saw it.
             self._stale_retried = True
@@ -300,8 +296,8 @@ class Exchange(Ticket):
 
     # When an engine fails.
 
-    def _failed(self, reason: str, stage: str, got_bytes: bool) -> None:
-        """No part of an answer has reached the client: another replica may give one, as long as none has begun to."""
+    def _failed(self, reason: str, stage: str) -> None:
+        """No part of this attempt has reached the client: another one may be made."""
         assert self.replica is not None
         if self.head_sent:  # a stream that was to go on here
             if stage == "connect" and self._rescue is not None:

@@ -223,3 +223,20 @@ async def test_nothing_is_written_after_the_end(engine: FakeEngine) -> None:
             await engine.release()
             await second.read()
             await desk.at_rest()
+
+
+async def test_an_error_answer_to_the_continuation_never_reaches_the_client(engine: FakeEngine) -> None:
+    """The one that was to go on answers 500: what it says is not put into the stream; the next attempt goes on."""
+    await engine.set(fault="error_500", fault_count=1)
+    with fake_engine(fault="close", fault_after=3, fault_count=1) as broken:
+        async with gateway_to(broken.url, engine.url, restart_wait=30.0) as desk:
+            client = await desk.client()
+            await client.post(CHAT, chat(stream=True))
+            await desk.until(lambda: desk.gateway.queued == 1 or not desk.gateway.active)
+            for replica in desk.replicas.all:
+                replica.suspect_until = 0.0
+            desk.gateway.pump.turn()
+            body = (await client.read()).body
+            assert b"internal" not in body.lower()
+            assert text_of(events(body)) == WORDS
+            await desk.at_rest()
