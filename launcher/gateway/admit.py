@@ -74,7 +74,7 @@ def not_served(verdict: Verdict | None, ticket: Ticket, dispatcher: Dispatcher[A
             most = dispatcher.max_queued_tokens
             message = f"Too much work waits already: {queue.tokens} tokens (admission.max_queued_tokens {most})."
         return Refusal(429, verdict.value, message, retry_after_s=wait)
-    patience = (ticket.rules or dispatcher.rules).deadline_s(ticket.priority, ticket.prefill_tokens)
+    patience = dispatcher.patience_s(ticket)
     if verdict is Verdict.TOO_LATE:
         expected = dispatcher.expected_wait_s(ticket, now) or 0.0
         message = (

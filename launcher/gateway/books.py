@@ -85,7 +85,7 @@ class Books:
     def _entry(self, exchange: Exchange, usage: tuple[int, int] | None, now: float) -> AccessEntry:
         """The line of the access log; its fields in their order there."""
         head, price = exchange.request.head, exchange.price
-        rules = exchange.rules or self._gateway.dispatcher.rules
+        rules = self._gateway.dispatcher.rules_for(exchange)
         prompt, output = usage or (0, 0)
         arrived_at, sent_at = exchange.arrived_at, exchange.sent_at
         peer = exchange.client.transport.get_extra_info("peername")
@@ -101,7 +101,7 @@ class Books:
 
     def _served(self, exchange: Exchange, usage: tuple[int, int] | None, now: float, elapsed: float) -> int | None:
         metrics, price = self.metrics, exchange.price
-        rules = exchange.rules or self._gateway.dispatcher.rules
+        rules = self._gateway.dispatcher.rules_for(exchange)
         series = metrics.series(length_group(price.prompt_tokens), rules.mode, PRIORITY_NAMES[exchange.priority])
         series.queue.observe(exchange.sent_at - exchange.arrived_at)
         series.e2e.observe(elapsed)

@@ -104,7 +104,7 @@ class Dispatcher(Generic[T]):
                 return Verdict.STARTED
         ticket.lane = 1 + ticket.priority
         self.inflow.note(ticket, now)
-        patience_s = (ticket.rules or self.rules).deadline_s(ticket.priority, ticket.prefill_tokens)
+        patience_s = self.patience_s(ticket)
         verdict = self._may_wait(ticket, now, patience_s)
         if verdict is Verdict.QUEUED:
             self._open(ticket)
@@ -236,6 +236,14 @@ class Dispatcher(Generic[T]):
 
     # Looked up.
 
+    def rules_for(self, ticket: Ticket) -> Rules:
+        """Those that it asked for, else those of the endpoint."""
+        return ticket.rules or self.rules
+
+    def patience_s(self, ticket: Ticket) -> float:
+        """How long it may wait in the queue."""
+        return self.rules_for(ticket).deadline_s(ticket.priority, ticket.prefill_tokens)
+
     def expected_wait_s(self, ticket: T, now: float) -> float | None:
         """How long the ticket would wait; see ``forecast``."""
         return expected_wait_s(self, ticket, now)
@@ -348,7 +356,7 @@ class Dispatcher(Generic[T]):
         if price.chain:
             replica.remember(price)
 
-    def _prefilled(self, ticket: T) -> None:
+    def _prefilled(self, ticket: Ticket) -> None:
         assert ticket.replica is not None
         ticket.is_prefilled = True
         ticket.replica.ledger.prefilled(ticket)
@@ -362,8 +370,7 @@ class Dispatcher(Generic[T]):
 
     def _unseen_done(self, ticket: Ticket, replica: Replica) -> None:
         if ticket.place is Place.STARTED and ticket.replica is replica and not ticket.is_prefilled:
-            ticket.is_prefilled = True
-            replica.ledger.prefilled(ticket)
+            self._prefilled(ticket)
 
     def _learn(self, ticket: T, now: float, streamed: tuple[int, float] | None) -> None:
         assert ticket.replica is not None
