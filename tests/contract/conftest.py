@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.gateway.conftest import desk, engine, pytest_asyncio_loop_factories, shared_engine
+from tests.gateway.conftest import desk, pytest_asyncio_loop_factories
 
-__all__ = ["desk", "engine", "pytest_asyncio_loop_factories", "shared_engine"]
+__all__ = ["desk", "pytest_asyncio_loop_factories"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,22 +13,10 @@ from loadtests.client import Client
 from loadtests.openloop import ask, main, parse_limits, run_closed, run_open, throughput, unloaded_ttft_s
 from loadtests.tally import Record
 from loadtests.workloads import Kind, Planned, Speech
-from tests.fakes.process import FakeEngine, fake_engine
+from tests.fakes.process import FakeEngine
 
 KINDS = (Kind("short", 0.5, (10, 20), 4, 1.0), Kind("long", 0.5, (40, 50), 4, 1.0))
 SPEECH = Speech("fake-model", "chat", ("alpha", "beta"))
-
-
-@pytest.fixture(scope="module")
-def shared_engine() -> Iterator[FakeEngine]:
-    with fake_engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def engine(shared_engine: FakeEngine) -> FakeEngine:
-    shared_engine.call_now("/_fake/reset", {})
-    return shared_engine
 
 
 def plan(count: int = 1, at_s: float = 0.0) -> list[Planned]:
