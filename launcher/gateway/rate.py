@@ -138,7 +138,7 @@ class RateRefusal(Refusal):
 def _changed(bucket: Bucket | None, per_minute: int | None) -> Bucket | None:
     if bucket is None or per_minute is None:
         return None if per_minute is None else Bucket(per_minute)
-    bucket.per_minute = per_minute
+    bucket.per_minute = float(per_minute)
     return bucket
 
 

@@ -63,6 +63,10 @@ class Endpoint:
         engine: dict[str, Any] = self.record()["engines"][0]
         return engine
 
+    def log_tail(self, most_bytes: int = 20_000) -> str:
+        """The end of what the launcher has logged."""
+        return (self.state_dir / self.name / "logs" / "up.log").read_text()[-most_bytes:]
+
     def engine_metric(self, name: str, labels: str = "") -> float:
         """The sum of a series on the engine's own /metrics."""
         with urllib.request.urlopen(self.engine()["url"] + "/metrics", timeout=20) as response:

@@ -105,7 +105,7 @@ class Traffic(RuleBasedStateMachine):
             failed = ticket.replica
             verdict = self.dispatcher.reassign(ticket, self.now)
             if verdict is None:
-                assert not self.admission.restart_wait
+                assert self.now >= ticket.rescue_by, "it was to wait for a restart for restart_wait in all"
             elif verdict is Verdict.STARTED:
                 assert ticket.replica is not failed
             self._begun(self.dispatcher.pump(self.now))
