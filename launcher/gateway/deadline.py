@@ -37,8 +37,9 @@ class Deadline:
         self._at = None
 
     def cancel(self) -> None:
-        """There will be none any more."""
+        """There will be none any more. Its owner is let go of, which so needs no garbage collector."""
         self._at = None
+        self._passed = _nothing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -55,3 +56,7 @@ class Deadline:
         else:
             self._at = None
             self._passed()
+
+
+def _nothing() -> None:
+    """What a cancelled deadline does."""

@@ -56,6 +56,8 @@ class Dispatcher(Generic[T]):
         self._numbers = 0
         self._pumped_at = 0.0  # a window that had ended by then holds nobody any more
         self._ageing = capacity.batch_tokens / admission.ageing  # tokens a second
+        self._burst, self._adaptive = admission.burst, admission.adaptive
+        self._affinity = admission.prefix_affinity
         self.use(rules_of(admission))
 
     # Settings that move.
@@ -66,6 +68,8 @@ class Dispatcher(Generic[T]):
         own = self.admission.max_prefill
         self.max_prefill = own or max(1, round(self.capacity.batch_tokens * rules.prefill_budgets))
         self.max_sequences = self.admission.max_in_flight or self.capacity.sequences
+        self._has_window = rules.window_when != "never" and rules.window_s > 0
+        self._bursts = self._burst > 1 and rules.window_when != "always"
         for replica in self.replicas.all:
             replica.caps = None
 
@@ -123,7 +127,7 @@ class Dispatcher(Generic[T]):
         replica.pace.prefilled(ticket.prefill_tokens, now)
         self._prefilled(ticket)
         ticket.rescue_by = 0.0  # it has been taken over: another loss gets a time of its own
-        if self.admission.adaptive and replica.limit.first_token(ticket.prefill_tokens, self.queue.count > 0, now):
+        if self._adaptive and replica.limit.first_token(ticket.prefill_tokens, self.queue.count > 0, now):
             self.limit_moves += 1
             self.caps(replica).rescale(replica.limit.scale)
         unseen = replica.unseen
@@ -307,19 +311,18 @@ class Dispatcher(Generic[T]):
         ``is_first``: nobody waits, so that it may use admission.burst times the cap.
         """
         best: Replica | None = None
-        bursts = is_first and self.admission.burst > 1 and self.rules.window_when != "always"
-        best_cost, best_prefill, price, counts = (0, 0), 0, ticket.price, self.admission.prefix_affinity
+        best_cost, best_prefill, price = (0, 0), 0, ticket.price
+        room, waits = (self._burst, not self._bursts) if is_first else (1.0, True)
         for replica in among:
             if replica is ticket.avoid and replica.suspect_until > now:
                 continue
             cached = replica.cached_tokens(price) if price.chain else 0
             prefill_tokens = max(1, price.prompt_tokens - cached)
-            caps = self.caps(replica)
-            if not bursts and not self._may_send(replica, now):
+            if waits and not self._may_send(replica, now):
                 continue
-            room = self.admission.burst if is_first else 1.0
-            if caps.fits(replica.ledger, prefill_tokens, ticket.sequences, ticket.kv_tokens, room):
-                cost = (replica.ledger.work + (prefill_tokens if counts else 0), replica.turn)
+            ledger, caps = replica.ledger, replica.caps or self.caps(replica)
+            if caps.fits(ledger, prefill_tokens, ticket.sequences, ticket.kv_tokens, room):
+                cost = (ledger.work + (prefill_tokens if self._affinity else 0), replica.turn)
                 if best is None or cost < best_cost:
                     best, best_cost, best_prefill = replica, cost, prefill_tokens
         if best is None:
@@ -391,14 +394,14 @@ class Dispatcher(Generic[T]):
         """The ticket's account has one more; one that comes back from a pause starts level with those that are there."""
         if ticket.account is None:
             ticket.account = self._anonymous
-        account = ticket.account
+        account, active = ticket.account, self._active
         if not account.active:
-            floor = min([other.served for other in self._active], default=self._level)
+            floor = min([other.served for other in active]) if active else self._level
             account.served = max(account.served, floor)
-            self._active.add(account)
-        # Nor does one save up that always has a little on its way while others do much.
-        most = max([other.served for other in self._active])
-        account.served = max(account.served, most - CREDIT_BUDGETS * self.capacity.batch_tokens / account.weight)
+            active.add(account)
+        if len(active) > 1:  # nor does one save up that always has a little on its way while others do much
+            most = max([other.served for other in active])
+            account.served = max(account.served, most - CREDIT_BUDGETS * self.capacity.batch_tokens / account.weight)
         account.active += 1
 
     def _close(self, ticket: T) -> None:
@@ -416,14 +419,16 @@ class Dispatcher(Generic[T]):
 
     def _held_until(self, replica: Replica) -> float | None:
         """Until when a replica's next group is still collected; None: it may go at once."""
-        rules = self.rules
-        if rules.window_when == "never" or not rules.window_s:
+        if not self._has_window:
             return None
+        rules = self.rules
         if rules.window_when == "when_saturated" and not self._is_saturated(replica):
             return None
         return replica.group_at + rules.window_s
 
     def _may_send(self, replica: Replica, now: float) -> bool:
+        if not self._has_window:
+            return True
         held = self._held_until(replica)
         return held is None or held <= now or replica.group_at == now
 

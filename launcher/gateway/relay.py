@@ -59,7 +59,7 @@ class Exchange(Ticket):
     bytes_out = 0
     pieces = 0
     first_byte_at = 0.0
-    keep_pieces: Callable[[bytes], None] | None = None
+    keeps_tail = False
     tail = b""  # the answer's last bytes, where they may tell what it came to in tokens
     charged_to: Limits | None = None  # of the key, for this request
     began_at = 0.0  # when its answer's first byte came; 0: none has
@@ -90,8 +90,7 @@ class Exchange(Ticket):
     def reprice(self, price: Price) -> None:
         """Another price, before it is handed in."""
         self.price = price
-        if price.wants_usage or not price.streams:
-            self.keep_pieces = self._keep_tail
+        self.keeps_tail = price.wants_usage or not price.streams
 
     # To the engine.
 
@@ -181,6 +180,11 @@ class Exchange(Ticket):
         self.began_at = self.began_at or self.first_byte_at
         if self.is_work and self.is_events:
             self._gateway.pump.first_token(self)
+
+    @property
+    def keep_pieces(self) -> Callable[[bytes], None] | None:
+        """Who is given all that is passed on."""
+        return self._keep_tail if self.keeps_tail else None
 
     def _keep_tail(self, data: bytes) -> None:
         """Keeps the answer's end, which says what it came to in tokens."""

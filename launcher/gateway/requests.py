@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from launcher.gateway.bodies import Body, ChunkedBody, CountedBody, too_large
-from launcher.gateway.heads import RequestHead, malformed_since, parse_request_head
+from launcher.gateway.heads import RequestHead, RequestHeads, malformed_since, parse_request_head
 from launcher.gateway.refusal import bad_head
 from launcher.gateway.routes import Route
 from launcher.profile.model import GatewaySection
@@ -32,10 +32,13 @@ class Request:
 class RequestReader:
     """One connection's requests, one after another."""
 
-    __slots__ = ("_held", "_route", "_route_of", "_scanned", "_settings", "body", "head", "invites")
+    __slots__ = (
+        "_heads", "_held", "_max_body", "_max_head", "_route", "_route_of", "_scanned", "body", "head", "invites",
+    )  # fmt: skip
 
     def __init__(self, settings: GatewaySection, route_of: Callable[[RequestHead], Route]) -> None:
-        self._settings, self._route_of = settings, route_of
+        self._max_head, self._max_body, self._route_of = settings.max_head, settings.max_body, route_of
+        self._heads = RequestHeads()
         self._held = bytearray()  # bytes not looked at yet: a head that has begun, or pipelined requests
         self._scanned = 0  # how much of them is known to hold no end of a head
         self._route: Route | None = None
@@ -67,9 +70,9 @@ class RequestReader:
             return self._read_body(data)
         if not held:
             end = data.find(b"\r\n\r\n")
-            if 0 < end <= self._settings.max_head - 4 and not data.startswith(b"\r\n"):  # the usual case, at less cost
+            if 0 < end <= self._max_head - 4 and not data.startswith(b"\r\n"):  # the usual case, at less cost
                 self.head = None
-                self.head = parse_request_head(data[: end + 2])
+                self.head = self._heads.read(data[: end + 2])
                 return self._begin_body(data, end + 4)
         held += data
         head = self._cut_head()
@@ -83,7 +86,7 @@ class RequestReader:
 
     def _cut_head(self) -> RequestHead | None:
         """Takes one head off the bytes held. None: it is not complete. Raises Refused."""
-        held, limit = self._held, self._settings.max_head
+        held, limit = self._held, self._max_head
         while held.startswith(b"\r\n"):  # an empty line before a request is allowed
             del held[:2]
         self.head = None
@@ -98,12 +101,12 @@ class RequestReader:
         raw = bytes(held[: end + 2])
         del held[: end + 4]
         self._scanned = 0
-        self.head = parse_request_head(raw)
+        self.head = self._heads.read(raw)
         return self.head
 
     def _begin_body(self, data: bytes, start: int) -> Request | None:
         """Refuses by the head alone where that is possible, else goes on to the body, which begins at ``start``."""
-        head, limit = self.head, self._settings.max_body
+        head, limit = self.head, self._max_body
         assert head is not None
         length, more = head.content_length, len(data) - start
         if not head.has_body:

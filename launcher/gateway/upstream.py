@@ -9,11 +9,12 @@ from enum import Enum
 from typing import Protocol
 
 from launcher.gateway.framing import ChunkDecoder, FramingError, is_one_chunk, scan_chunks
-from launcher.gateway.heads import ResponseHead, parse_response_head
+from launcher.gateway.heads import ResponseHead, ResponseHeads
 from launcher.gateway.refusal import BUG
 from launcher.gateway.replicas import Replica
 
 log = logging.getLogger("launcher.gateway")
+_heads = ResponseHeads()
 MAX_HEAD = 64 * 1024
 MAX_CHUNK = 64 * 1024 * 1024  # a chunk of events is passed on whole, so this much may have to wait for its end
 
@@ -36,8 +37,9 @@ class Receiver(Protocol):
     bytes_out: int
     pieces: int
     first_byte_at: float  # the loop's time of the body's first byte; written here
-    keep_pieces: Callable[[bytes], None] | None  # is given all that is passed on too; read once, after on_head
 
+    @property
+    def keep_pieces(self) -> Callable[[bytes], None] | None: ...  # is given all that is passed on; read after on_head
     @property
     def is_work(self) -> bool: ...
     @property
@@ -171,11 +173,12 @@ class EngineConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
-        receiver, body, self._body = self._take_receiver(), self._body, None
+        receiver, body, framed = self._take_receiver(), self._body, self._framed
+        self._body = self._framed = None
         if receiver is None:
             return
         until_close = self._until_close
-        if body is not None and until_close in (body, self._framed) and exc is None:
+        if body is not None and until_close in (body, framed) and exc is None:
             receiver.on_end()
         else:
             why = "reset the connection" if exc is not None else "closed the connection"
@@ -196,7 +199,7 @@ class EngineConnection(asyncio.Protocol):
                     self._held += data
                 return
             try:
-                head = parse_response_head(data[: end + 2])
+                head = _heads.read(data[: end + 2])
             except ValueError as error:
                 self._fail(f"The engine's answer cannot be read: {error}")
                 return

@@ -14,6 +14,8 @@ from launcher.gateway.framing import ChunkDecoder, FramingError, is_one_chunk, s
 from launcher.gateway.heads import (
     MEMORY_LINES,
     RequestHead,
+    RequestHeads,
+    ResponseHeads,
     _request_lines,
     parse_request_head,
     parse_response_head,
@@ -176,6 +178,82 @@ def agree(request: RequestHead, head: bytes) -> None:
     assert request.chunked == (told.get(b"transfer-encoding", b"").lower() == b"chunked")
     assert request.content_length == int(told.get(b"content-length", b"0"))
     assert not (request.chunked and b"content-length" in told)
+
+
+lengths = st.sampled_from(
+    [
+        "7",
+        "12",
+        "0",
+        "007",
+        " 8 ",
+        "",
+        "+5",
+        "5, 6",
+        "1" * 18,
+        "1" * 19,
+        "x",
+        "5\r\nContent-Length: 6",
+        "5\r\nContent-Length: 5",
+        "6\r\nContent-Length: 5",
+    ]
+)
+kept_alive = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["{length}X-A: 1\r\n", "X-A: 1\r\n{length}", "X-A: 1\r\n{length}Connection: X-A\r\n", "X-B: 2\r\n"]
+        ),
+        st.sampled_from(["Content-Length", "content-length"]),
+        lengths,
+        st.sampled_from(
+            ["", "", "", "X-Mode: balanced\r\n", "Expect: 100-continue\r\n", "Transfer-Encoding: chunked\r\n"]
+        ),
+    ),
+    min_size=2,
+    max_size=6,
+)
+
+
+def read_or_refused(read: Any, head: bytes) -> Any:
+    try:
+        said = read(head)
+    except (Refused, ValueError) as error:
+        return repr(getattr(error, "refusal", error))
+    names = [name for name in dir(said) if not name.startswith("_") and not callable(getattr(said, name))]
+    return {name: getattr(said, name) for name in names}
+
+
+@given(kept_alive)
+def test_heads_that_are_known_say_what_they_say_when_they_are_new(heads: list[tuple[str, str, str, str]]) -> None:
+    """What is remembered of a connection's last head never changes what the next one means."""
+    requests, answers = RequestHeads(), ResponseHeads()
+    for around, name, length, more in heads * 2:
+        fields = around.format(length=f"{name}:{length}\r\n") + more
+        request = f"POST / HTTP/1.1\r\nHost: g\r\nAuthorization: k\r\n{fields}".encode()
+        assert read_or_refused(requests.read, request) == read_or_refused(parse_request_head, request)
+        answer = f"HTTP/1.1 200 OK\r\nDate: now\r\n{fields}".encode()
+        known, new = read_or_refused(answers.read, answer), read_or_refused(parse_response_head, answer)
+        if isinstance(new, dict) and isinstance(known, dict) and new["length_line"]:
+            assert int(known.pop("length_line").partition(b":")[2]) == int(new.pop("length_line").partition(b":")[2])
+        assert known == new
+
+
+def test_an_engine_that_says_its_length_twice_is_compared_with_itself_each_time() -> None:
+    heads, raw = ResponseHeads(), b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Length: 5\r\n"
+    assert heads.read(raw % 5).content_length == 5
+    with pytest.raises(ValueError, match="not one number"):
+        heads.read(raw % 6)
+
+
+def test_a_head_that_is_known_is_nobody_elses() -> None:
+    """Whoever changes what was read changes nothing of the next one."""
+    heads, raw = RequestHeads(), b"GET / HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer k\r\nX-A: 1\r\n"
+    for _ in range(3):
+        head = heads.read(raw)
+        assert head.lines == [b"Authorization: Bearer k", b"X-A: 1"]
+        assert head.credentials == (b"Authorization: Bearer k",)
+        head.lines.clear()
+        head.credentials = ()
 
 
 @given(st.binary(max_size=80))
