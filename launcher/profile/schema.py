@@ -57,15 +57,10 @@ def _snake(name: str) -> str:
 
 
 def _sections() -> dict[str, Any]:
-    from launcher.profile import model
+    from launcher.profile.model import Profile
+    from launcher.profile.section import Section
 
-    return {
-        name: section
-        for name, section in vars(model).items()
-        if isinstance(section, type)
-        and issubclass(section, model.Section)
-        and section not in (model.Section, model.Profile)
-    }
+    return {section.__name__: section for section in Section.__subclasses__() if section is not Profile}
 
 
 def _plain(schema: Any) -> Any:

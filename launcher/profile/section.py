@@ -1,0 +1,58 @@
+"""What the sections of a profile are made of: their base and the kinds of values that several of them have."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+
+class Section(BaseModel):
+    """A part of the profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _path(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f"{value!r} is not a path on the server: it must begin with /, such as /health")
+    return value
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"{value!r} is not an address: write host:port, such as 127.0.0.1:8000")
+    return value
+
+
+def _base_url(value: str) -> str:
+    if not re.match(r"https?://[^/\s]+", value):
+        raise ValueError(
+            f"{value!r} is not a URL: it must begin with http:// or https://, such as http://127.0.0.1:30000"
+        )
+    if re.search(r"/v1/*$", value):
+        raise ValueError(f"{value!r} ends with /v1: leave that out, the gateway adds it")
+    return value.rstrip("/")
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?", value):
+        raise ValueError(
+            f"{value!r} is not a name: use lower-case letters, digits and hyphens, 52 at most, such as 2x4090"
+        )
+    return value
+
+
+def _shape(pattern: str) -> WithJsonSchema:
+    """What an editor checks; our own validators say more when they refuse."""
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+Address = Annotated[str, AfterValidator(_address), _shape(r"^.+:\d{1,5}$")]
+UrlPath = Annotated[str, AfterValidator(_path), _shape("^/")]
+BaseUrl = Annotated[str, AfterValidator(_base_url), _shape(r"^https?://[^/\s]+")]
+Name = Annotated[str, AfterValidator(_name), _shape(r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")]
+Positive = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
