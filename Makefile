@@ -1,5 +1,6 @@
 # make up                                    serve the default profile: a real model on the CPU
 # make up PROFILE=profiles/2x4090.yaml       serve another one
+# make compile                               the gateway in machine code: less CPU a request; needs gcc
 # make test                                  every test, with a real vLLM on the CPU
 # make fuzz SECONDS=600                      mutate what comes from outside, until something breaks
 
@@ -9,11 +10,14 @@ PROFILE ?= profiles/cpu-smollm2.yaml
 ARGS    ?=
 SECONDS ?= 60
 
-.PHONY: up test fuzz lint clean
+.PHONY: up compile test fuzz lint clean
 
 up:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) $(PROFILE)
 	@exec $(VENV)/bin/launcher up $(PROFILE) $(ARGS)
+
+compile:
+	@$(PYTHON) deploy/bootstrap.py $(VENV) $(PROFILE) compile
 
 test:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) cpu test

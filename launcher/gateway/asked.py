@@ -61,7 +61,7 @@ def can_resume(asked: dict[str, Any], prompt: Prompt) -> bool:
         return False
     if _LOOKED_AT.isdisjoint(asked):
         return True
-    if any(_is_set(asked[name]) for name in _NOT_RESUMED & asked.keys()):
+    if any(_is_set(asked[name]) for name in asked.keys() & _NOT_RESUMED):
         return False
     if asked.get("modalities") not in (None, ["text"]) or asked.get("add_generation_prompt") is False:
         return False

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from launcher.gateway.access import AccessEntry
+from launcher.gateway.build import is_compiled
 from launcher.gateway.histograms import length_group
 from launcher.gateway.metrics import Metrics, Sample
 from launcher.gateway.modes import PRIORITY_NAMES
@@ -140,4 +141,4 @@ class Books:
         yield "launcher_connections", (), len(gateway.connections)
         yield "launcher_draining", (), gateway.is_draining
         yield "launcher_mode_info", (gateway.mode,), 1
-        yield "launcher_build_info", (gateway.version,), 1
+        yield "launcher_build_info", (gateway.version, "1" if is_compiled() else "0"), 1

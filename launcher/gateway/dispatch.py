@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from launcher.gateway.forecast import Inflow, expected_wait_s, retry_after_s
 from launcher.gateway.ledger import Capacity, Caps
 from launcher.gateway.modes import Priority, Rules, rules_of
-from launcher.gateway.order import Account, Waiting, length_group
+from launcher.gateway.order import NOBODY, Account, Waiting, length_group
 from launcher.gateway.replicas import Replica, Replicas
 from launcher.gateway.ticket import Place, Ticket, Verdict
 from launcher.profile.model import AdmissionSection
@@ -392,7 +392,7 @@ class Dispatcher(Generic[T]):
 
     def _open(self, ticket: T) -> None:
         """The ticket's account has one more; one that comes back from a pause starts level with those that are there."""
-        if ticket.account is None:
+        if ticket.account is NOBODY:
             ticket.account = self._anonymous
         account, active = ticket.account, self._active
         if not account.active:

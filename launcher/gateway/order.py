@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from heapq import merge
 from operator import attrgetter
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 SMALLEST_GROUP = 64  # tokens; to tell still smaller requests apart gains nothing: a step costs more than they do
 
@@ -43,13 +43,16 @@ class Account:
         return f"<Account {self.name!r} served={self.served:.0f} active={self.active}>"
 
 
+NOBODY: Final = Account("")  # whose a ticket is before anybody has said
+
+
 class Ranked:
     """What a queue needs to know of a ticket."""
 
     __slots__ = ("account", "lane", "number", "prefill_tokens", "rank", "work_tokens")
 
     def __init__(self) -> None:
-        self.account: Account = None  # type: ignore[assignment]  # given by the dispatcher at the latest
+        self.account = NOBODY  # the dispatcher gives it another one at the latest
         self.lane: int = 1  # the priority; tickets that were admitted once already come before all: lane 0
         self.rank = 0.0
         self.number = 0  # in order of arrival
@@ -126,7 +129,7 @@ class Waiting(Generic[R]):
         higher = sum(tokens for other in ahead[: ticket.lane] for tokens in other.values())
         total = sum(tokens for other, tokens in ahead[ticket.lane].items() if other <= group)
         account = ticket.account
-        if account is None or len(lane) + (account not in lane) < 2:
+        if account is NOBODY or len(lane) + (account not in lane) < 2:
             return higher + total
         own = sum(t.prefill_tokens for t in lane.get(account, ()) if length_group(t.work_tokens) <= group)
         weights = sum(other.weight for other in lane) + (0 if account in lane else account.weight)

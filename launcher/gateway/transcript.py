@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from launcher.gateway.events import Choice, Event, read_event, read_events, read_identity
 from launcher.gateway.framing import ChunkDecoder, FramingError
 from launcher.gateway.reasons import Reason
 from launcher.gateway.sse import EventParser, event_data
@@ -26,57 +27,6 @@ ERROR_EVENT: Final = b'data: {"error"'  # within JSON a quote is escaped, so no 
 _BETWEEN_CHUNKS = re.compile(rb"\n\n\r\n[0-9a-fA-F]{1,8}\r\ndata: ").sub
 _FIRST_CHUNK = re.compile(rb"[0-9a-fA-F]{1,8}\r\ndata: ").match
 _ERROR_CHUNK = re.compile(rb'[0-9a-fA-F]{1,8}\r\ndata: \{"error"').search
-
-
-class Usage(msgspec.Struct, gc=False):
-    """vLLM's count of tokens; in every event where ``continuous_usage_stats`` is asked for, else in the last."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
-
-
-class Delta(msgspec.Struct, gc=False):
-    """What an event of a chat adds."""
-
-    role: str | None = None
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[Any] | None = None
-    function_call: Any = None
-
-
-class Choice(msgspec.Struct, gc=False):
-    """One answer's part of an event; ``delta`` in a chat, ``text`` in a completion."""
-
-    index: int = 0
-    delta: Delta | None = None
-    text: str | None = None
-    logprobs: Any = None
-    finish_reason: str | None = None
-
-
-class Event(msgspec.Struct, gc=False):
-    """One event of a stream, as far as it concerns us."""
-
-    choices: list[Choice] = []
-    usage: Usage | None = None
-    system_fingerprint: str | None = None
-    error: Any = None
-
-
-class Identity(msgspec.Struct):
-    """What all events of a stream have alike."""
-
-    id: str | None = None
-    created: int | None = None
-    model: str | None = None
-
-
-_read_events = msgspec.json.Decoder(list[Event]).decode
-_read_event = msgspec.json.Decoder(Event).decode
-_read_identity = msgspec.json.Decoder(Identity).decode
 
 
 class Transcript:
@@ -209,15 +159,17 @@ class Transcript:
         start, end = 6, -2
         if self._framed:
             first = _FIRST_CHUNK(data)
-            start, end = first.end() if first else 0, -4
-        if data[start - 6 : start] != b"data: " or not data.endswith(b"\n\n\r\n" if self._framed else b"\n\n"):
+            if first is None:
+                return None
+            start, end = first.end(), -4
+        if not data.startswith(b"data: ", start - 6) or not data.endswith(b"\n\n\r\n" if self._framed else b"\n\n"):
             return None
         body = data[start:end]
         body = _BETWEEN_CHUNKS(b",", body) if self._framed else body.replace(b"\n\ndata: ", b",")
         if b"\n" in body:
             return None
         try:
-            events = _read_events(b"[%b]" % body)
+            events = read_events(b"[%b]" % body)
             self._identify(data[start : data.index(b"\n\n")])
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
@@ -236,11 +188,11 @@ class Transcript:
                 self.is_done = True
             else:
                 self._identify(value)
-                self._take([_read_event(value)])
+                self._take([read_event(value)])
 
     def _identify(self, value: bytes) -> None:
         if self.id is None:
-            first = _read_identity(value)
+            first = read_identity(value)
             self.id, self.created, self.model = first.id, first.created, first.model
 
     def _take(self, events: list[Event]) -> None:
@@ -341,9 +293,11 @@ def before_error(piece: bytes, framed: bool) -> bytes:
 def error_code(piece: bytes) -> int:
     """The HTTP status that an error's event tells: from 500 on it is the engine's failure. 0: none can be read."""
     start = piece.find(ERROR_EVENT)
+    if start < 0:
+        return 0
     line = piece[start + 6 : piece.find(b"\n", start)]
     try:
-        error = _read_event(line).error
+        error = read_event(line).error
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return 0
     code = error.get("code") if isinstance(error, dict) else None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.gateway.build import is_compiled
 from tests.fuzz.__main__ import FOUND
 from tests.fuzz.loop import Target, fuzz, minimise
 from tests.fuzz.targets import TARGETS
@@ -23,7 +24,7 @@ def test_a_short_run_finds_nothing(name: str) -> None:
     result = fuzz(TARGETS[name], seed=1, executions=400)
     assert result.failure is None, f"{result.failure.data!r}\n{result.failure.error}"
     assert result.executions == 400
-    assert result.edges > 20  # the target does reach the gateway's code
+    assert result.edges > 20 or is_compiled()  # the target does reach the gateway's code; compiled code shows no lines
 
 
 def fragile(data: bytes) -> None:
@@ -33,6 +34,9 @@ def fragile(data: bytes) -> None:
     assert not any(b"event: x" in event for event in EventParser().feed(data))
 
 
+@pytest.mark.skipif(
+    is_compiled(), reason="the fuzzer is led by the lines that are reached, which compiled code does not show"
+)
 def test_the_fuzzer_finds_what_is_wrong_and_makes_it_small() -> None:
     target = Target(fragile, (b"data: a\n\n",), (b"event: x", b"\n\n"))
     result = fuzz(target, seed=1, executions=20_000)

@@ -219,8 +219,8 @@ def read_or_refused(read: Any, head: bytes) -> Any:
         said = read(head)
     except (Refused, ValueError) as error:
         return repr(getattr(error, "refusal", error))
-    names = [name for name in dir(said) if not name.startswith("_") and not callable(getattr(said, name))]
-    return {name: getattr(said, name) for name in names}
+    values = {name: getattr(said, name, None) for name in dir(said) if not name.startswith("_")}
+    return {name: value for name, value in values.items() if not callable(value)}
 
 
 @given(kept_alive)

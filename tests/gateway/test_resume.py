@@ -169,7 +169,7 @@ def test_a_chunk_that_is_none_is_an_obstacle() -> None:
     assert continuation(chat(), CHAT, seen) is Reason.UNREADABLE
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded() -> None:
     seen, event = Transcript(True), chunk(says("hello "))
     for _ in range(3 * transcripts.COMPACT_BYTES // len(event)):
         seen.keep(event)
@@ -179,8 +179,8 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen.raw_end().endswith(event * 3)
     assert seen.text == "hello " * seen.event_count
     assert seen.event_count == 3 * transcripts.COMPACT_BYTES // len(event)
-    monkeypatch.setattr(transcripts, "MAX_TEXT", 100)
-    seen.keep(event)
+    for _ in range(4 + transcripts.MAX_TEXT // 1_000_000):
+        seen.keep(chunk(says("x" * 1_000_000)))
     seen.read()
     assert seen.obstacle is Reason.TOO_LONG
     assert seen.text == ""

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from launcher import __version__
 from launcher.errors import PreconditionError
 from launcher.gateway.access import AccessLog
+from launcher.gateway.build import is_compiled
 from launcher.gateway.ledger import Capacity
 from launcher.gateway.metrics import TABLE
 from launcher.gateway.replicas import Endpoint, Replicas
@@ -99,7 +100,7 @@ async def test_metrics_are_those_of_the_table(desk: Desk, engine: FakeEngine) ->
     assert await desk.metric('launcher_engine_first_byte_seconds_count{replica="0"}') == 3
     assert await desk.metric('launcher_in_flight{replica="0"}') == 0
     assert await desk.metric("launcher_sent_bytes_total") > 1000
-    assert await desk.metric(f'launcher_build_info{{version="{__version__}"}}') == 1
+    assert await desk.metric(f'launcher_build_info{{compiled="{int(is_compiled())}",version="{__version__}"}}') == 1
 
 
 async def test_the_access_log_has_a_line_a_request(engine: FakeEngine, tmp_path: Path) -> None:

@@ -21,12 +21,6 @@ EVIDENCE_DEADLINES: dict[str, Any] = {
 }  # 0.8 s for 128 tokens, 2.5 s for 4,096
 
 
-class SimTicket(Ticket):
-    """A ticket that knows its request."""
-
-    request: Request
-
-
 class Ours:
     """The real Dispatcher with real Replicas; only the engines behind it are paced."""
 
@@ -43,14 +37,15 @@ class Ours:
             known.add(index, Endpoint(f"http://127.0.0.1:{index + 1}"))
             known.ready(index)
         section = AdmissionSection.model_validate(admission)
-        self.dispatcher: Dispatcher[SimTicket] = Dispatcher(known, section, capacity)
+        self.dispatcher: Dispatcher[Ticket] = Dispatcher(known, section, capacity)
+        self._requests: dict[Ticket, Request] = {}
         self.weights = weights or {}
         self.price = price or priced
 
     def submit(self, request: Request, now: float) -> str:
         account = self.dispatcher.account(request.key, self.weights.get(request.key, 1.0))
-        ticket = SimTicket(self.price(request), now, account=account, priority=request.priority)
-        ticket.request, request.ticket = request, ticket
+        ticket = Ticket(self.price(request), now, account=account, priority=request.priority)
+        self._requests[ticket], request.ticket = request, ticket
         verdict = self.dispatcher.submit(ticket, now)
         if verdict is Verdict.STARTED:
             self._sent([ticket])
@@ -68,7 +63,7 @@ class Ours:
 
     def wake(self, now: float) -> tuple[Iterable[Request], Iterable[Request]]:
         started, evicted = self.dispatcher.wake(now)
-        return self._sent(started), [ticket.request for ticket in evicted]
+        return self._sent(started), [self._requests[ticket] for ticket in evicted]
 
     def next_wake(self) -> float | None:
         return self.dispatcher.next_wake()
@@ -76,11 +71,11 @@ class Ours:
     def retry_after_s(self, request: Request, now: float) -> float:
         return self.dispatcher.retry_after_s(_ticket(request), now)
 
-    def _sent(self, tickets: list[SimTicket]) -> list[Request]:
+    def _sent(self, tickets: list[Ticket]) -> list[Request]:
         for ticket in tickets:
             assert ticket.replica is not None
-            ticket.request.replica = ticket.replica.index
-        return [ticket.request for ticket in tickets]
+            self._requests[ticket].replica = ticket.replica.index
+        return [self._requests[ticket] for ticket in tickets]
 
     def __repr__(self) -> str:
         return repr(self.dispatcher)
@@ -98,6 +93,6 @@ def priced_with_prefix(request: Request) -> Price:
     return Price(request.prompt, request.output, streams=request.streams, chain=chain, block_tokens=BLOCK_TOKENS)
 
 
-def _ticket(request: Request) -> SimTicket:
-    assert isinstance(request.ticket, SimTicket)
+def _ticket(request: Request) -> Ticket:
+    assert isinstance(request.ticket, Ticket)
     return request.ticket
