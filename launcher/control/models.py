@@ -211,7 +211,7 @@ def _in_future(moment: datetime) -> datetime:
 
 
 LAST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC)
-Limit = Annotated[int, Field(ge=1, le=10**12)]
+Limit = Annotated[int, Field(ge=1, le=10**12, strict=True)]  # true is no number
 KeyId = Annotated[str, Field(pattern="^[0-9a-f]{8}$", description="As the list has it: 8 hexadecimal digits.")]
 
 
@@ -224,10 +224,10 @@ class NewKey(Part):
     )
     priority: PriorityName = "normal"
     max_priority: PriorityName | None = Field(None, description="Default: its priority.")
-    weight: float = Field(1.0, ge=0.001, le=1000)
+    weight: float = Field(1.0, ge=0.001, le=1000, strict=True)
     requests_per_minute: Limit | None = Field(None, description="null: no limit.")
     tokens_per_minute: Limit | None = Field(None, description="null: no limit.")
-    is_admin: bool = False
+    is_admin: bool = Field(False, strict=True)
     expires: Annotated[AwareDatetime, AfterValidator(_in_future)] | None = Field(None, description="null: never.")
 
     @model_validator(mode="after")

@@ -141,4 +141,5 @@ class Books:
         yield "launcher_connections", (), len(gateway.connections)
         yield "launcher_draining", (), gateway.is_draining
         yield "launcher_mode_info", (gateway.mode,), 1
+        yield "launcher_control_up", (), gateway.control_runs
         yield "launcher_build_info", (gateway.version, "1" if is_compiled() else "0"), 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 # A chunk's size (to 4 GiB), an extension that is ignored, CRLF; and the beginning of that.
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[\t ]{0,8};[\t\x20-\x7e\x80-\xff]{0,1024})?\r\n").match
-_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{0,8}(?:[\t ]{0,8}(?:;[\t\x20-\x7e\x80-\xff]{0,1024})?)\r?").fullmatch
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?: {0,8};[\t\x20-\x7e\x80-\xff]{0,1024})?\r\n").match
+_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{0,8}(?: {0,8}(?:;[\t\x20-\x7e\x80-\xff]{0,1024})?)\r?").fullmatch
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n").match
 MAX_TRAILERS = 16384
 

@@ -116,7 +116,7 @@ TABLE: dict[str, tuple[str, Labels, str]] = {
     "launcher_connections": ("gauge", (), "Open client connections."),
     "launcher_draining": ("gauge", (), "1: no new requests are admitted."),
     "launcher_mode_info": ("gauge", ("mode",), "1 for the mode that is on."),
-    "launcher_control_up": ("gauge", (), "1: the control app (web page, operator's page) answers."),
+    "launcher_control_up": ("gauge", (), "1: the control app (/api) runs."),
     "launcher_access_log_dropped_lines": ("counter", (), "Lines of the access log that could not be written."),
     "launcher_build_info": ("gauge", ("version", "compiled"), "Always 1; compiled is 1 where the gateway is."),
 }

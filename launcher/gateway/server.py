@@ -72,6 +72,7 @@ class Gateway:
         )
         self.default_temperature = default_temperature  # of requests that name none; None: not known
         self.control = Replica.at_socket(control_socket)
+        self.control_runs = False  # written by whoever runs it
         self.dispatcher: Dispatcher[Exchange] = Dispatcher(replicas, admission, capacity)
         self.modes = {mode: rules_of(admission, mode) for mode in MODES}
         self.books = Books(self)

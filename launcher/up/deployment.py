@@ -55,7 +55,9 @@ class Deployment:
         self._gateway = make_gateway(loaded, prepared, self._replicas, self.logs, self._audit, control)
         self._keys_path = keys_path(loaded).absolute()
         keys = None if self.profile.gateway.auth == "none" else self._keys_path
-        self._control = ControlProcess(rundir.path, keys_file=keys, audit_log=self._audit.path.absolute())
+        self._control = ControlProcess(
+            rundir.path, keys_file=keys, audit_log=self._audit.path.absolute(), on_change=self._control_changed
+        )
         self._host = self._make_host(loaded, prepared)
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._started = time.time()
@@ -69,6 +71,9 @@ class Deployment:
             switchboard = Switchboard(self._replicas, external_headers(engine))
             return ExternalHost(loaded, engine, switchboard, self._changed)
         return VllmHost(loaded, prepared, self.logs, Switchboard(self._replicas), self._changed)
+
+    def _control_changed(self) -> None:
+        self._gateway.control_runs = self._control.child is not None
 
     @property
     def stopped_at_once(self) -> bool:

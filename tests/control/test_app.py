@@ -241,6 +241,15 @@ class TestKeys:
         assert "have the name 'bob'" in again.json()["error"]["message"]
         assert '"result": "refused: ' in app.admin.audit()
 
+    @pytest.mark.parametrize(
+        "value", [{"tokens_per_minute": True}, {"requests_per_minute": "5"}, {"weight": True}, {"is_admin": "yes"}]
+    )
+    async def test_no_value_is_taken_for_another(self, app: App, value: dict[str, object]) -> None:
+        answer = await app.ask("POST", "/api/keys", {"name": "dora"} | value)
+        assert answer.status == 400, answer.body
+        assert next(iter(value)) in answer.json()["error"]["message"]
+        assert not app.keys.exists() or not read_keys(app.keys)
+
     async def test_a_file_that_is_broken(self, app: App) -> None:
         app.keys.write_text("{")
         answer = await app.ask("GET", "/api/keys")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.endpoint import Endpoint
+from tests.e2e.endpoint import ENGINE_KEY, Endpoint
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,7 +41,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 
 def started(one: Endpoint, *sets: str) -> Iterator[Endpoint]:
     require_vllm()
-    result = one.up(*sets)
+    result = one.up(f"engine.env.VLLM_API_KEY={ENGINE_KEY}", *sets)
     assert result.returncode == 0, result.stderr
     yield one
     one.down("--now")

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "profiles" / "cpu-smollm2.yaml"
 QUESTION = "What is the capital of France?"
 CHECK_EVERY_S = 0.1
+ENGINE_KEY = "e2e"  # of the shared engines, so that another gateway can be put before them
 
 
 class Endpoint:

@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 from launcher.supervise.child import start_time
-from tests.e2e.endpoint import PROFILE, ROOT, Endpoint, content, get, wait_for
+from tests.e2e.endpoint import ENGINE_KEY, PROFILE, ROOT, Endpoint, content, get, wait_for
 
 LONG = {"max_tokens": 300, "ignore_eos": True}
 RESTART_S = 400  # an engine's start takes 45 s here, and several times that on a machine with other work
@@ -47,7 +47,11 @@ def processes_of(endpoint: Endpoint) -> set[int]:
     return found
 
 
-STORY = {"messages": [{"role": "user", "content": "Tell a story of a fox, a crow and a river."}], "max_tokens": 150}
+STORY = {
+    "messages": [{"role": "user", "content": "Tell a story of a fox, a crow and a river."}],
+    "max_tokens": 150,
+    "temperature": 0,
+}
 
 
 def test_kill_9_in_mid_answer_and_the_restarted_engine_goes_on(endpoint: Endpoint) -> None:
@@ -64,24 +68,39 @@ def test_kill_9_in_mid_answer_and_the_restarted_engine_goes_on(endpoint: Endpoin
     assert "SIGKILL" in after["last_failure"]
 
 
-def test_kill_9_with_two_replicas(own_endpoint: Endpoint) -> None:
-    """The other one goes on at once, and takes what had not begun."""
-    started = own_endpoint.up("engine.replicas=2", "hardware.memory=8GiB")
+TWO_ENGINES = """
+version: 1
+name: two
+model: {{served_name: smollm2}}
+engine: {{kind: external, urls: [{0}, {1}], api_key_env: ENGINE_KEY}}
+"""
+
+
+def test_kill_9_with_two_replicas(served: Endpoint, endpoint: Endpoint, own_endpoint: Endpoint) -> None:
+    """One gateway before two real engines: the other one goes on at once, and takes what had not begun."""
+    kept, killed = served.engine(), endpoint.engine()  # before the stream: `ps` takes as long as it
+    profile = own_endpoint.state_dir / "two.yaml"
+    profile.write_text(TWO_ENGINES.format(kept["url"], killed["url"]))
+    own_endpoint.environment["ENGINE_KEY"] = ENGINE_KEY
+    started = own_endpoint.up(profile=profile)
     assert started.returncode == 0, started.stderr
     url = own_endpoint.url
-    pids = [engine["pid"] for engine in own_endpoint.record()["engines"]]  # before the stream: `ps` takes as long as it
     whole = "".join(map(content, own_endpoint.stream(url, **STORY)))
-    events = own_endpoint.stream(url, **STORY)
-    text = "".join(content(next(events)) for _ in range(20))
-    busy = next(r["index"] for r in get(f"{url}/ready")[1]["replicas"] if r["in_flight"])
-    os.kill(pids[busy], signal.SIGKILL)
+    for _ in range(4):  # they take turns, but the canary may have had one
+        events = own_endpoint.stream(url, **STORY)
+        text = "".join(content(next(events)) for _ in range(20))
+        if get(f"{url}/ready")[1]["replicas"][1]["in_flight"]:
+            break
+        assert text + "".join(map(content, events)) == whole
+    os.kill(killed["pid"], signal.SIGKILL)
     text += "".join(map(content, events))
     assert text == whole
-    assert "Paris" in "".join(map(content, own_endpoint.stream(url, max_tokens=32)))
+    assert "Paris" in "".join(map(content, own_endpoint.stream(url, max_tokens=32, temperature=0)))
     with urllib.request.urlopen(f"{url}/metrics", timeout=20) as page:
         metrics = page.read().decode()
     assert 'launcher_stream_resumes_total{outcome="resumed"} 1.0' in metrics
     assert "launcher_ledger_corrections_total 0.0" in metrics
+    ready_again(endpoint, killed["restarts"] + 1)
 
 
 def test_a_stopped_engine_is_seen_as_hung(endpoint: Endpoint) -> None:
