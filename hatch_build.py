@@ -25,7 +25,7 @@ MODULES = (
     "admit", "answers", "asked", "auth", "bodies", "books", "compat", "cutting", "deadline", "dispatch", "forecast",
     "framing", "heads", "histograms", "http1", "ingest", "learning", "ledger", "limit", "metrics", "modes", "order", "pace",
     "pool", "prefix", "price", "prompts", "pump", "rate", "readers", "reasons", "refusal", "relay", "replicas", "requests",
-    "rescue", "routes", "server", "sse", "ticket", "timing", "transcript", "upstream", "usage",
+    "rescue", "routes", "server", "shares", "sse", "ticket", "timing", "transcript", "upstream", "usage",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from launcher.gateway.access import AccessEntry
 from launcher.gateway.build import is_compiled
-from launcher.gateway.histograms import length_group
+from launcher.gateway.histograms import length_label
 from launcher.gateway.metrics import Metrics, Sample
 from launcher.gateway.modes import PRIORITY_NAMES
 from launcher.gateway.price import find_usage
@@ -103,7 +103,7 @@ class Books:
     def _served(self, exchange: Exchange, usage: tuple[int, int] | None, now: float, elapsed: float) -> int | None:
         metrics, price = self.metrics, exchange.price
         rules = self._gateway.dispatcher.rules_for(exchange)
-        series = metrics.series(length_group(price.prompt_tokens), rules.mode, PRIORITY_NAMES[exchange.priority])
+        series = metrics.series(length_label(price.prompt_tokens), rules.mode, PRIORITY_NAMES[exchange.priority])
         series.queue.observe(exchange.sent_at - exchange.arrived_at)
         series.e2e.observe(elapsed)
         pieces = exchange.pieces

@@ -14,8 +14,9 @@ from typing import Generic, TypeVar
 from launcher.gateway.forecast import Inflow, expected_wait_s, retry_after_s
 from launcher.gateway.ledger import Capacity, Caps
 from launcher.gateway.modes import Priority, Rules, rules_of
-from launcher.gateway.order import NOBODY, Account, Waiting, length_group
+from launcher.gateway.order import Waiting, length_group
 from launcher.gateway.replicas import Replica, Replicas
+from launcher.gateway.shares import Shares
 from launcher.gateway.ticket import Place, Ticket, Verdict
 from launcher.profile.model import AdmissionSection
 
@@ -29,7 +30,7 @@ SHARE_SLACK = (
 PATIENCE = 0.5  # of ageing: a ticket that was passed over for so long is passed over no more
 QUEUE_BUDGETS = 64  # max_queued_tokens, where it is not given, in caps of prompt work
 
-__all__ = ["Account", "Dispatcher", "Place", "Priority", "Ticket", "Verdict"]
+__all__ = ["Dispatcher", "Place", "Priority", "Ticket", "Verdict"]
 
 
 T = TypeVar("T", bound=Ticket)
@@ -43,10 +44,7 @@ class Dispatcher(Generic[T]):
 
     def __init__(self, replicas: Replicas, admission: AdmissionSection, capacity: Capacity) -> None:
         self.replicas, self.admission, self.capacity = replicas, admission, capacity
-        self.accounts: dict[str, Account] = {}
-        self._anonymous = self.account("")
-        self._active: set[Account] = set()
-        self._level = 0.0  # where the last one stood that became idle: who comes to an idle endpoint starts there
+        self.shares = Shares(capacity.batch_tokens * CREDIT_BUDGETS)
         self.started: dict[T, None] = {}  # all that hold something, in the order in which they were sent
         self.limit_moves = 0  # of adaptive limits
         self.corrections = 0  # ledgers that were not the sum of what is on its way; a bug of ours, each time
@@ -81,14 +79,6 @@ class Dispatcher(Generic[T]):
             caps.rescale(replica.limit.scale)
         return caps
 
-    def account(self, name: str, weight: float = 1.0) -> Account:
-        """The account of a key."""
-        account = self.accounts.get(name)
-        if account is None:
-            account = self.accounts[name] = Account(name, weight)
-        account.weight = weight
-        return account
-
     # Tickets.
 
     def submit(self, ticket: T, now: float) -> Verdict:
@@ -111,7 +101,7 @@ class Dispatcher(Generic[T]):
         patience_s = self.patience_s(ticket)
         verdict = self._may_wait(ticket, now, patience_s)
         if verdict is Verdict.QUEUED:
-            self._open(ticket)
+            self.shares.open(ticket)
             ticket.rank = length_group(ticket.work_tokens) + self._ageing * ticket.arrived_at
             self._queue(ticket, ticket.arrived_at + patience_s)
         else:
@@ -160,7 +150,7 @@ class Dispatcher(Generic[T]):
         else:
             ticket.place = Place.ENDED
             return []
-        self._close(ticket)
+        self._end(ticket)
         return self.pump(now) if self.queue.count else []
 
     def reassign(self, ticket: T, now: float) -> Verdict | None:
@@ -219,7 +209,7 @@ class Dispatcher(Generic[T]):
             due, _, ticket = heappop(self._expiries)
             if ticket.place is Place.QUEUED and ticket.deadline_at == due:
                 self.queue.remove(ticket)
-                self._close(ticket)
+                self._end(ticket)
                 late.append(ticket)
         return started, late
 
@@ -330,7 +320,7 @@ class Dispatcher(Generic[T]):
         if ticket.place is Place.QUEUED:
             self.queue.remove(ticket)
         elif ticket.place is Place.NEW:
-            self._open(ticket)
+            self.shares.open(ticket)
         self._start(ticket, best, best_prefill, now)
         return True
 
@@ -390,27 +380,9 @@ class Dispatcher(Generic[T]):
         ticket.replica.ledger.free(ticket)
         self.started.pop(ticket, None)
 
-    def _open(self, ticket: T) -> None:
-        """The ticket's account has one more; one that comes back from a pause starts level with those that are there."""
-        if ticket.account is NOBODY:
-            ticket.account = self._anonymous
-        account, active = ticket.account, self._active
-        if not account.active:
-            floor = min([other.served for other in active]) if active else self._level
-            account.served = max(account.served, floor)
-            active.add(account)
-        if len(active) > 1:  # nor does one save up that always has a little on its way while others do much
-            most = max([other.served for other in active])
-            account.served = max(account.served, most - CREDIT_BUDGETS * self.capacity.batch_tokens / account.weight)
-        account.active += 1
-
-    def _close(self, ticket: T) -> None:
+    def _end(self, ticket: T) -> None:
         ticket.place = Place.ENDED
-        account = ticket.account
-        account.active -= 1
-        if not account.active:
-            self._active.discard(account)
-            self._level = max(self._level, account.served)
+        self.shares.close(ticket)
 
     # The window.
 

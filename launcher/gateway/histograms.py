@@ -18,7 +18,7 @@ LENGTHS = (256, 1024, 4096, 16384)
 LENGTH_GROUPS = ("<=256", "<=1k", "<=4k", "<=16k", ">16k")
 
 
-def length_group(prompt_tokens: float) -> str:
+def length_label(prompt_tokens: float) -> str:
     """The length group of a prompt, as its label in the metrics."""
     return LENGTH_GROUPS[bisect_left(LENGTHS, prompt_tokens)]
 

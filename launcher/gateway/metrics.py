@@ -150,7 +150,7 @@ class Metrics:
         self.first_bytes: defaultdict[int, Histogram] = defaultdict(Histogram)
 
     def series(self, length: str, mode: str, priority: str) -> Series:
-        """The histograms of a length group (see ``length_group``), mode and priority; the same object each time."""
+        """The histograms of a length group (see ``length_label``), mode and priority; the same object each time."""
         labels = (length, mode, priority)
         found = self._series.get(labels)
         if found is None:

@@ -11,6 +11,7 @@ import pytest
 from launcher.gateway.dispatch import Dispatcher, Place, Priority, Ticket, Verdict
 from launcher.gateway.ledger import Capacity
 from launcher.gateway.modes import rules_of
+from launcher.gateway.order import Account
 from launcher.gateway.price import Price
 from launcher.gateway.replicas import Endpoint, Replicas
 from launcher.profile.model import AdmissionSection
@@ -135,7 +136,7 @@ def test_priority_goes_before_price() -> None:
 
 def test_a_key_that_was_given_more_waits_for_the_others() -> None:
     dispatcher = made(sequences=1, max_queued=100, max_queued_tokens=10**6)
-    greedy, modest = dispatcher.account("greedy"), dispatcher.account("modest")
+    greedy, modest = Account("greedy"), Account("modest")
     running = ask()
     submit(dispatcher, running, *(ask(900, account=greedy) for _ in range(10)))
     submit(dispatcher, *(ask(900, at=0.1, account=modest) for _ in range(3)))
@@ -149,7 +150,7 @@ def test_a_key_that_was_given_more_waits_for_the_others() -> None:
 
 def test_weights_share_as_they_say() -> None:
     dispatcher = made(sequences=1, max_queued=1000, max_queued_tokens=10**9, deadline=1e6)
-    heavy, light = dispatcher.account("heavy", weight=3.0), dispatcher.account("light")
+    heavy, light = Account("heavy", weight=3.0), Account("light")
     ended = ask()
     submit(dispatcher, ended, *(ask(900, account=key) for key in (heavy, light) for _ in range(80)))
     given = []
@@ -161,7 +162,7 @@ def test_weights_share_as_they_say() -> None:
 
 def test_who_comes_back_from_a_pause_has_saved_nothing_up() -> None:
     dispatcher = made(sequences=1, max_queued=100, max_queued_tokens=10**6)
-    busy, idle = dispatcher.account("busy"), dispatcher.account("idle")
+    busy, idle = Account("busy"), Account("idle")
     for now in range(20):
         ticket = ask(900, at=float(now), account=busy)
         submit(dispatcher, ticket)
@@ -177,7 +178,7 @@ def test_who_comes_back_from_a_pause_has_saved_nothing_up() -> None:
 
 def test_a_new_key_starts_level_with_those_that_are_idle_for_a_moment() -> None:
     dispatcher = made(sequences=1, max_queued=100, max_queued_tokens=10**6)
-    old, new = dispatcher.account("old"), dispatcher.account("new")
+    old, new = Account("old"), Account("new")
     for now in range(20):
         ticket = ask(900, at=float(now), account=old)
         submit(dispatcher, ticket)

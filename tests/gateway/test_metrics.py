@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from launcher.gateway.histograms import ITL_S, LENGTH_GROUPS, TTFT_S, Histogram, length_group
+from launcher.gateway.histograms import ITL_S, LENGTH_GROUPS, TTFT_S, Histogram, length_label
 from launcher.gateway.metrics import MAX_KEYS, OUTCOMES, TABLE, Metrics, Sample
 from launcher.gateway.timing import server_timing
 
@@ -54,7 +54,7 @@ def test_outcomes_and_corrections_are_zero_before_anything_happened() -> None:
 
 def test_a_request_is_seen_by_length_mode_and_priority() -> None:
     seen = metrics()
-    series = seen.series(length_group(300), "balanced", "high")
+    series = seen.series(length_label(300), "balanced", "high")
     assert seen.series("<=1k", "balanced", "high") is series
     assert seen.series("<=1k", "balanced", "low") is not series
     assert len(seen.all_series()) == 2
@@ -90,7 +90,7 @@ def test_bounds_rise(bounds: tuple[float, ...]) -> None:
     ("tokens", "group"), [(0, 0), (256, 0), (257, 1), (1024, 1), (1025, 2), (4096, 2), (16384, 3), (16385, 4)]
 )
 def test_length_groups(tokens: int, group: int) -> None:
-    assert length_group(tokens) == LENGTH_GROUPS[group]
+    assert length_label(tokens) == LENGTH_GROUPS[group]
 
 
 def test_readings_come_with_their_kind() -> None:

@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from launcher.gateway.dispatch import Dispatcher, Place, Priority, Ticket, Verdict
 from launcher.gateway.ledger import Capacity
 from launcher.gateway.modes import MODES, rules_of
-from launcher.gateway.order import length_group
+from launcher.gateway.order import Account, length_group
 from launcher.gateway.price import Price
 from launcher.gateway.replicas import Endpoint, Replicas
 from launcher.profile.model import AdmissionSection
@@ -39,6 +39,7 @@ class Traffic(RuleBasedStateMachine):
         own = {"deadline": 2.0, "deadline_per_1k": 0.5, "window": window, "window_when": when, "max_queued": 6}
         self.admission = AdmissionSection().model_copy(update=own | {"restart_wait": restart_wait})
         self.dispatcher: Dispatcher[Ticket] = Dispatcher(known, self.admission, CAPACITY)
+        self.accounts = {name: Account(name) for name in ("", "a", "b")}
         self.now = 100.0
         self.known: list[Ticket] = []
         self.ends: dict[Ticket, int] = {}
@@ -70,7 +71,7 @@ class Traffic(RuleBasedStateMachine):
         chain: tuple[int, ...],
     ) -> Ticket:
         price = Price(prompt, output, sequences=sequences, streams=streams, chain=chain, block_tokens=100)
-        ticket = Ticket(price, self.now, account=self.dispatcher.account(key), priority=priority)
+        ticket = Ticket(price, self.now, account=self.accounts[key], priority=priority)
         self.known.append(ticket)
         verdict = self.dispatcher.submit(ticket, self.now)
         if verdict is Verdict.QUEUED:
@@ -161,7 +162,7 @@ class Traffic(RuleBasedStateMachine):
         for replica in self.dispatcher.replicas.all:
             assert replica.ledger.amounts() == (0, 0, 0, 0, 0)
         assert (self.dispatcher.queue.count, self.dispatcher.queue.tokens, self.dispatcher.in_flight) == (0, 0, 0)
-        assert all(account.active == 0 for account in self.dispatcher.accounts.values())
+        assert all(account.active == 0 for account in self.accounts.values())
         assert self.dispatcher.queue.prefill_ahead(Ticket(Price(10**6, 0), priority=Priority.LOW)) == 0
 
     @invariant()
@@ -174,7 +175,7 @@ class Traffic(RuleBasedStateMachine):
         assert {id(ticket) for ticket in self.dispatcher.queue} == {
             id(ticket) for ticket in self.known if ticket.place is Place.QUEUED
         }
-        for account in self.dispatcher.accounts.values():
+        for account in self.accounts.values():
             held = [t for t in self.known if t.account is account and t.place in (Place.STARTED, Place.QUEUED)]
             assert account.active == len(held)
 

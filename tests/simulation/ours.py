@@ -7,6 +7,7 @@ from typing import Any
 
 from launcher.gateway.dispatch import Dispatcher, Ticket, Verdict
 from launcher.gateway.ledger import Capacity
+from launcher.gateway.order import Account
 from launcher.gateway.price import Price
 from launcher.gateway.replicas import Endpoint, Replicas
 from launcher.profile.model import AdmissionSection
@@ -39,11 +40,14 @@ class Ours:
         section = AdmissionSection.model_validate(admission)
         self.dispatcher: Dispatcher[Ticket] = Dispatcher(known, section, capacity)
         self._requests: dict[Ticket, Request] = {}
+        self._accounts: dict[str, Account] = {}
         self.weights = weights or {}
         self.price = price or priced
 
     def submit(self, request: Request, now: float) -> str:
-        account = self.dispatcher.account(request.key, self.weights.get(request.key, 1.0))
+        account = self._accounts.get(request.key)
+        if account is None:
+            account = self._accounts[request.key] = Account(request.key, self.weights.get(request.key, 1.0))
         ticket = Ticket(self.price(request), now, account=account, priority=request.priority)
         self._requests[ticket], request.ticket = request, ticket
         verdict = self.dispatcher.submit(ticket, now)
