@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from launcher.gateway.access import AccessEntry
@@ -16,6 +16,7 @@ from launcher.gateway.requests import Request
 
 if TYPE_CHECKING:
     from launcher.gateway.heads import RequestHead
+    from launcher.gateway.media.jobs import Shrunk
     from launcher.gateway.rate import Limits
     from launcher.gateway.relay import Exchange
     from launcher.gateway.server import Gateway
@@ -47,6 +48,15 @@ class Books:
         access.add(
             AccessEntry(self._gateway.now(), identity, method, target, refusal.status, "refused", refusal.reason)
         )
+
+    def pictures(self, shrunk: Sequence[Shrunk], seconds: float) -> None:
+        """The pictures of a request were looked at, which took so long in all."""
+        metrics = self.metrics
+        metrics.picture_seconds["all"].observe(seconds)
+        for one in shrunk:
+            metrics.pictures["untouched" if one.is_untouched else "shrunk"] += 1
+            for stage, took_s in (("decode", one.decode_s), ("scale", one.scale_s), ("encode", one.encode_s)):
+                metrics.picture_seconds[stage].observe(took_s)
 
     def close(self, exchange: Exchange, now: float) -> int | None:
         """An exchange has ended. Returns the tokens of its answer, where they are known or can be told."""

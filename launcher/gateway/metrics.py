@@ -85,6 +85,13 @@ TABLE: dict[str, tuple[str, Labels, str]] = {
         ("outcome",),
         "Streams broken by their engine: resumed elsewhere, failed, or ineligible for it.",
     ),
+    # Pictures.
+    "launcher_pictures": ("counter", ("outcome",), "Pictures that were looked at: shrunk, or untouched."),
+    "launcher_picture_seconds": (
+        "histogram",
+        ("stage",),
+        "Pictures that were made smaller: decode, scale, encode; and all of it, waiting included, for each request.",
+    ),
     # Tokens.
     "launcher_key_tokens": (
         "counter",
@@ -146,6 +153,8 @@ class Metrics:
         self.client_stalls = 0
         self.received_bytes = 0
         self.sent_bytes = 0
+        self.pictures: defaultdict[str, int] = defaultdict(int)
+        self.picture_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.durations: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.first_bytes: defaultdict[int, Histogram] = defaultdict(Histogram)
 
@@ -212,6 +221,7 @@ class Metrics:
             ("launcher_evictions", self.evictions),
             ("launcher_retries", self.retries),
             ("launcher_stream_resumes", self.resumes),
+            ("launcher_pictures", self.pictures),
         ):
             for label, count in counts.items():
                 yield name, (label,), count
@@ -236,6 +246,8 @@ class Metrics:
             yield "launcher_request_queue_time_seconds", labels, series.queue
         for route, histogram in self.durations.items():
             yield "launcher_request_duration_seconds", (route,), histogram
+        for stage, histogram in self.picture_seconds.items():
+            yield "launcher_picture_seconds", (stage,), histogram
         for replica, histogram in self.first_bytes.items():
             yield "launcher_engine_first_byte_seconds", (str(replica),), histogram
 

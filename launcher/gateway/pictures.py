@@ -1,4 +1,4 @@
-"""What a picture costs: its size, read from the first bytes of its base64, and from that its tokens. No I/O, no decoding.
+"""A picture's size, read from the first bytes of its base64, and what tells it from others. No I/O, no decoding.
 
 Own code for the five formats that clients send. imagesize 2.0 takes 10 to 22 µs a picture and Pillow's lazy open 19 to 35 µs,
 and Pillow cannot open the beginning of a WebP; this takes 1 to 4 µs, reads only what it needs and cannot loop. The tests
@@ -17,48 +17,12 @@ HEAD_BYTES = 384  # decoded at once: all of it for four of the formats, and for 
 MAX_SEGMENTS = 512  # of a JPEG before its size; a large colour profile takes some tens
 SAMPLES = 64  # bytes of the payload that go into a fingerprint, besides its ends
 BEGIN_AND_END = 2  # tokens around each picture: begin and end of image, vision start and end
-CACHED_SIZES = 1024
 # Where the model's arithmetic is not known: one token for 28×28 pixels, up to 4,096, as the Qwen-VL models count.
 UNKNOWN_RULE = ImageRule("qwen_vl", min_pixels=56 * 56, max_pixels=28 * 28 * 4096)
 
 Size = tuple[int, int]
 # Start of frame: the JPEG markers that carry the size. C4, C8 and CC are something else.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
-
-class PictureCosts:
-    """Tokens of a picture by its size, for one model."""
-
-    __slots__ = ("_by_size", "is_known", "rule", "unseen")
-
-    def __init__(self, rule: ImageRule | None) -> None:
-        self.rule = rule or UNKNOWN_RULE
-        self.is_known = rule is not None
-        self._by_size: dict[Size, int] = {}
-        # A picture whose size is not to be seen here: given by URL (fetching it is the engine's task, and takes time that
-        # the queue has not got), in a format other than the five, or broken. Priced as the largest that there is: if a
-        # guess were low, whoever sends such pictures would pass the caps; a broken one is refused by the engine and
-        # costs it nothing, whatever it was priced.
-        self.unseen = self.rule.largest_tokens + self._around
-
-    @property
-    def _around(self) -> int:
-        return 0 if self.rule.family == "fixed" else BEGIN_AND_END  # the fixed rule has them in its count
-
-    def of(self, size: Size | None) -> int:
-        """Tokens of a picture of this width and height; None: its size is not to be seen."""
-        if size is None:
-            return self.unseen
-        tokens = self._by_size.get(size)
-        if tokens is None:
-            if len(self._by_size) >= CACHED_SIZES:
-                self._by_size.clear()
-            try:
-                tokens = self.rule.tokens(*size) + self._around
-            except ValueError:  # a strip that the model refuses
-                tokens = self.unseen
-            self._by_size[size] = tokens
-        return tokens
 
 
 def fingerprint(data: bytes, start: int, end: int) -> int:

@@ -9,7 +9,7 @@ from launcher.gateway import asked as ask
 from launcher.gateway.asked import MOST_TOKENS, SHAPES, UPLOADS, Shape
 from launcher.gateway.cutting import Body
 from launcher.gateway.learning import Answers, Features, TextRate, TextRates
-from launcher.gateway.pictures import PictureCosts
+from launcher.gateway.media.costs import Budgets
 from launcher.gateway.prefix import BLOCK_BYTES, TOKEN_BYTES, Chain, Segment, make_chain
 from launcher.gateway.prompts import SOUND_BYTES_PER_TOKEN, Prompt
 from launcher.gateway.usage import find_usage
@@ -18,7 +18,7 @@ from launcher.plan.image_tokens import ImageRule
 if TYPE_CHECKING:
     from launcher.gateway.tokenizer import TokenCounter
 
-__all__ = ["EstimateError", "Price", "Pricer", "find_usage", "price_exactly"]
+__all__ = ["EstimateError", "Price", "Pricer", "find_usage", "read_exactly"]
 
 BLOCK_TOKENS = BLOCK_BYTES / TOKEN_BYTES  # of a block, where nothing better is known
 
@@ -88,12 +88,16 @@ class Pricer:
         *,
         model: str = "",
         image_rule: ImageRule | None = None,
+        budgets: Budgets | None = None,
         context_tokens: int | None = None,
         counter: TokenCounter | None = None,
     ) -> None:
-        """``model``: what a request means that names none. ``context_tokens``: most for a prompt and its answer."""
+        """``model``: what a request means that names none. ``context_tokens``: most for a prompt and its answer.
+
+        ``budgets``: what pictures are brought to; default: they stay as they are.
+        """
         self.model, self.context_tokens, self.counter = model, context_tokens, counter
-        self.pictures = PictureCosts(image_rule)
+        self.budgets = budgets or Budgets(image_rule)
         self._rates = TextRates()
         self._frames = TextRates()  # where the text is counted: what the template adds to it
         self._answers = Answers()
@@ -105,9 +109,10 @@ class Pricer:
         A body that cannot be read is priced by its length; the engine will refuse it. All counts lie between 0 and
         MOST_TOKENS, and prompt_tokens within what the context lets the engine take.
         """
-        return self._price(route_name, body, key)[0]
+        return self.read(route_name, body, key)[0]
 
-    def _price(self, route_name: str, raw: bytes, key: str) -> tuple[Price, Prompt | None]:
+    def read(self, route_name: str, raw: bytes, key: str = "", mode: str = "") -> tuple[Price, Prompt | None]:
+        """The same, and what the price was made from; None where the body was not read. ``mode`` decides on budgets."""
         shape = SHAPES.get(route_name)
         if shape is None:
             if route_name in UPLOADS:
@@ -117,7 +122,7 @@ class Pricer:
         asked = body.value
         if type(asked) is not dict:
             return self._unread(body.size, 0, key, shape.generates), None
-        prompt = Prompt(body, self.pictures)
+        prompt = Prompt(body, self.budgets, mode)
         prompt.count = shape.read(prompt, asked)
         return self._sum(shape, asked, prompt, key), prompt
 
@@ -205,15 +210,17 @@ class Pricer:
         price.block_tokens *= price.prompt_tokens / before if before else 1.0
 
 
-async def price_exactly(pricer: Pricer, route_name: str, body: bytes, key: str = "") -> Price:
-    """As ``Pricer.price``, but with the text counted by the model's tokenizer where that is worth it."""
-    price, prompt = pricer._price(route_name, body, key)
+async def read_exactly(
+    pricer: Pricer, route_name: str, body: bytes, key: str = "", mode: str = ""
+) -> tuple[Price, Prompt | None]:
+    """As ``Pricer.read``, but with the text counted by the model's tokenizer where that is worth it."""
+    price, prompt = pricer.read(route_name, body, key, mode)
     counter = pricer.counter
     if counter is None or prompt is None or price.features is None or prompt.repeated != (0, 0):
-        return price
+        return price, prompt
     if counter.is_worth(price.text_bytes):
         pricer.recount(price, prompt, await counter.count(prompt.pieces))
-    return price
+    return price, prompt
 
 
 def _chain(

@@ -7,7 +7,9 @@ from typing import Any
 
 from launcher.gateway.cutting import Body
 from launcher.gateway.learning import Features, count_digits
-from launcher.gateway.pictures import PictureCosts, fingerprint, picture_size
+from launcher.gateway.media.costs import Budgets
+from launcher.gateway.media.found import Found
+from launcher.gateway.pictures import fingerprint, picture_size
 from launcher.gateway.prefix import Segment
 
 SEPARATOR = "\x1e"  # between pieces of text; stands for the template's own marks
@@ -32,8 +34,9 @@ class Prompt:
     is_exact = True  # whether all that is no text is known exactly
     repeated = (0, 0)  # characters, and bytes of UTF-8 above one for each, that stand here once and are read again
 
-    def __init__(self, body: Body, pictures: PictureCosts) -> None:
-        self.body, self.pictures = body, pictures
+    def __init__(self, body: Body, budgets: Budgets, mode: str = "") -> None:
+        self.body, self.budgets, self.mode = body, budgets, mode
+        self.found: list[Found] = []  # the pictures that are in the body, or named by it
         self.pieces: list[str] = []
         self.marks: list[tuple[int, int, int]] = []  # before which piece, fingerprint, tokens
 
@@ -76,16 +79,19 @@ class Prompt:
             print_ = len(ids)  # no ids: the engine refuses them
         self.marks.append((len(self.pieces), print_, len(ids)))
 
-    def picture(self, url: Any, is_bare: bool = False) -> None:
-        """A picture, by data URL, by URL, or by its base64 alone."""
+    def picture(self, holder: dict[str, Any] | list[Any], key: Any, detail: Any = "", is_bare: bool = False) -> None:
+        """A picture, by data URL, by URL, or by its base64 alone; the string is ``holder[key]``."""
+        url = holder[key]
         data, start, end = self._bytes_of(url)
+        costs = self.budgets.of(self.mode, detail if type(detail) is str else "")
+        if not is_bare and data[start : start + 5] != b"data:":
+            self.found.append(Found(holder, key, costs, url if type(url) is str else ""))
+            return self._add_picture(hash(data[start:end]), costs.unseen, False)
         if not is_bare:
-            if data[start : start + 5] != b"data:":
-                return self._add_picture(hash(data[start:end]), self.pictures.unseen, False)
             start = data.find(b",", start, end) + 1 or end
         size = picture_size(data, start, end)
-        is_exact = size is not None and self.pictures.is_known
-        self._add_picture(fingerprint(data, start, end), self.pictures.of(size), is_exact)
+        self.found.append(Found(holder, key, costs, "", data, start, end, size, is_bare))
+        self._add_picture(fingerprint(data, start, end), costs.of(size), size is not None and costs.is_known)
 
     def _add_picture(self, print_: int, tokens: int, is_exact: bool) -> None:
         self.picture_tokens += tokens
@@ -94,7 +100,7 @@ class Prompt:
 
     def unseen_picture(self) -> None:
         """A picture that is not in the body: named by its uuid, or given as embeddings."""
-        self._add_picture(0, self.pictures.unseen, False)
+        self._add_picture(0, self.budgets.of(self.mode).unseen, False)
 
     def sound(self, value: Any, is_url: bool = False) -> None:
         data, start, end = self._bytes_of(value)
@@ -104,7 +110,7 @@ class Prompt:
         self._add_media(fingerprint(data, start, end), tokens)
 
     def video(self, value: Any) -> None:
-        self._add_media(fingerprint(*self._bytes_of(value)), VIDEO_PICTURES * self.pictures.unseen)
+        self._add_media(fingerprint(*self._bytes_of(value)), VIDEO_PICTURES * self.budgets.usual.unseen)
 
     def _add_media(self, print_: int, tokens: int) -> None:
         self.media_tokens += tokens

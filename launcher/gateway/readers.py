@@ -19,9 +19,9 @@ Reader = Callable[[Prompt, dict[str, Any]], int]  # returns how many prompts the
 
 def _image_url(prompt: Prompt, part: dict[str, Any], depth: int) -> None:
     url = part.get("image_url")
-    url = url.get("url") if type(url) is dict else url
-    if type(url) is str:
-        prompt.picture(url)
+    holder, key = (url, "url") if type(url) is dict else (part, "image_url")
+    if type(holder.get(key)) is str:
+        prompt.picture(holder, key, holder.get("detail"))
     else:
         prompt.unseen_picture()  # the engine has it already, by its uuid
 
@@ -31,7 +31,8 @@ def _image(prompt: Prompt, part: dict[str, Any], depth: int) -> None:
     source = part.get("source")
     if type(source) is dict:
         is_bare = type(source.get("data")) is str
-        prompt.picture(source["data"] if is_bare else source.get("url"), is_bare)
+        if is_bare or "url" in source:
+            prompt.picture(source, "data" if is_bare else "url", is_bare=is_bare)
 
 
 def _audio_url(prompt: Prompt, part: dict[str, Any], depth: int) -> None:
@@ -186,9 +187,10 @@ def read_inputs(prompt: Prompt, body: dict[str, Any]) -> int:
         if key in body:
             count += _read_prompts(prompt, body[key])
     images = body.get("images")
-    for image in images if type(images) is list else ():
-        prompt.picture(image)
-        count += 1
+    if type(images) is list:
+        for index in range(len(images)):
+            prompt.picture(images, index)
+        count += len(images)
     return max(1, count)
 
 

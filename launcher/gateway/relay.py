@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from launcher.gateway.answers import EventChanger, change_whole
 from launcher.gateway.compat import Changes
-from launcher.gateway.dispatch import Ticket
+from launcher.gateway.dispatch import Place, Ticket
 from launcher.gateway.failures import BUSY_RETRY_S, failure_of
 from launcher.gateway.heads import ResponseHead
 from launcher.gateway.http1 import ClientConnection, connection_line
@@ -59,6 +59,10 @@ class Exchange(Ticket):
     bytes_out = 0
     pieces = 0
     first_byte_at = 0.0
+    awaits_pictures = False  # they are being made smaller
+    pictures_task: asyncio.Task[None] | None = None
+    pictures_s = 0.0  # how long that took
+    _pictures_told = b""  # what was done to them, for X-Launcher-Images
     keeps_tail = False
     tail = b""  # the answer's last bytes, where they may tell what it came to in tokens
     charged_to: Limits | None = None  # of the key, for this request
@@ -97,11 +101,22 @@ class Exchange(Ticket):
     def start(self, fresh: bool = False) -> None:
         """Sends the request to ``self.replica``, over an idle connection unless a fresh one is asked for."""
         assert self.replica is not None
+        if self.awaits_pictures:  # its place is kept
+            return
         connection = None if fresh else self._gateway.pool.take(self.replica)
         if connection is None:
             self._gateway.spawn(self._dial(self.replica))
         else:
             self._send(connection, self.replica)
+
+    def pictures_done(self, body: bytes, told: bytes, seconds: float) -> None:
+        """Its pictures are as they go on; it is sent at once if its turn has come meanwhile."""
+        if self.ended:
+            return
+        self._changes.body, self._pictures_told, self.pictures_s = body, told, seconds
+        self.awaits_pictures = False
+        if self.place is Place.STARTED:
+            self.start()
 
     async def _dial(self, replica: Replica) -> None:
         pool = self._gateway.pool
@@ -194,7 +209,10 @@ class Exchange(Ticket):
         """The engine's head with our own lines; kept for the first bytes of the body where there are ``more``."""
         lines = [head.status_line, *head.lines, b"x-request-id: " + self.request.head.request_id]
         sent_at = self._sent_at
-        lines.append(server_timing(max(0.0, sent_at - self.arrived_at), self._gateway.now() - sent_at))
+        waited_s = max(0.0, sent_at - self.arrived_at - self.pictures_s)
+        lines.append(server_timing(waited_s, self._gateway.now() - sent_at, self.pictures_s))
+        if self._pictures_told:
+            lines.append(b"x-launcher-images: " + self._pictures_told)
         if (limits := self.charged_to) is not None:
             lines += limits.lines(self._gateway.now())
         if head.status >= 400 and self.request.route.kind is not Kind.CONTROL:
@@ -529,6 +547,8 @@ class Exchange(Ticket):
             return
         self.ended, self.outcome, self.status = True, outcome, status
         self._stop_comments()
+        if self.awaits_pictures and self.pictures_task is not None:
+            self.pictures_task.cancel()
         client = self.client
         client.answering = None
         self._gateway.ended(self)

@@ -23,9 +23,11 @@ from launcher.gateway.http1 import ClientConnection
 from launcher.gateway.ingest import prepare
 from launcher.gateway.keyring import KeyRing
 from launcher.gateway.ledger import Capacity
-from launcher.gateway.modes import MODES, rules_of
+from launcher.gateway.media.intake import Intake
+from launcher.gateway.modes import MODES, Rules, rules_of
 from launcher.gateway.pool import Pool
-from launcher.gateway.price import Price, Pricer, price_exactly
+from launcher.gateway.price import Price, Pricer, read_exactly
+from launcher.gateway.prompts import Prompt
 from launcher.gateway.pump import Pump, start
 from launcher.gateway.refusal import BUG, Refusal, Refused
 from launcher.gateway.relay import Exchange
@@ -75,6 +77,7 @@ class Gateway:
         self.control_runs = False  # written by whoever runs it
         self.dispatcher: Dispatcher[Exchange] = Dispatcher(replicas, admission, capacity)
         self.modes = {mode: rules_of(admission, mode) for mode in MODES}
+        self.intake = Intake(settings.images, settings.images.max_count or model.images_per_prompt)
         self.books = Books(self)
         self.metrics = self.books.metrics
         self.connections: set[ClientConnection] = set()
@@ -139,6 +142,7 @@ class Gateway:
         if hasattr(self, "pool"):
             self.pool.close()
         await self._flushed()
+        await self.intake.close()
         if self.access is not None:
             await self.access.close()
 
@@ -178,11 +182,12 @@ class Gateway:
         if not self.connections:
             self._no_connections.set()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs a coroutine and keeps it from being collected."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
         """Calls after so long."""
@@ -245,33 +250,41 @@ class Gateway:
     def _infer(self, connection: ClientConnection, request: Request) -> None:
         """An engine's work: priced, let in, put in order."""
         identity = request.head.identity
+        rules = mode_asked(request.head, self.modes)
+        mode = self.mode if rules is None else rules.mode
         changes = prepare(request, self._policy)
         if self.admission.counting == "exact":
-            self.spawn(self._infer_counted(connection, request, changes))
+            self.spawn(self._infer_counted(connection, request, changes, rules, mode))
             return
-        price = self.pricer.price(request.route.name, changes.body, identity.key_id)
-        self._admit(Exchange(self, connection, request, changes, price))
+        price, prompt = self.pricer.read(request.route.name, changes.body, identity.key_id, mode)
+        self._admit(Exchange(self, connection, request, changes, price), prompt, rules)
 
-    async def _infer_counted(self, connection: ClientConnection, request: Request, changes: Changes) -> None:
+    async def _infer_counted(
+        self, connection: ClientConnection, request: Request, changes: Changes, rules: Rules | None, mode: str
+    ) -> None:
         """The same, its text counted by a thread meanwhile."""
         exchange = self._enter(Exchange(self, connection, request, changes, FREE))
         try:
-            price = await price_exactly(self.pricer, request.route.name, changes.body, request.head.identity.key_id)
+            key = request.head.identity.key_id
+            price, prompt = await read_exactly(self.pricer, request.route.name, changes.body, key, mode)
             if not exchange.ended:
                 exchange.reprice(price)
-                self._admit(exchange)
+                self._admit(exchange, prompt, rules)
         except Refused as refused:
             exchange.refuse(refused.refusal)
         except Exception:  # nobody awaits this task
             log.exception(BUG.message)
             exchange.crashed()
 
-    def _admit(self, exchange: Exchange) -> None:
+    def _admit(self, exchange: Exchange, prompt: Prompt | None, rules: Rules | None) -> None:
         """Raises Refused for what the request asks for in vain."""
         head, price = exchange.request.head, exchange.price
         identity = head.identity
         priority = priority_asked(head, price, identity.priority, identity.max_priority)
-        rules = mode_asked(head, self.modes)
+        if prompt is not None and prompt.found:
+            self.intake.check(prompt.found)
+            if any(picture.costs.shrinks for picture in prompt.found):
+                exchange.awaits_pictures = True
         if identity.limits is not None:
             refusal = identity.limits.charge(price.prompt_tokens + price.output_tokens, exchange.arrived_at)
             if refusal is not None:
@@ -281,6 +294,22 @@ class Gateway:
         exchange.place_at(identity.account, priority, rules)
         self._enter(exchange)
         self.pump.submit(exchange)
+        if exchange.awaits_pictures and not exchange.ended:  # only now: what is refused is not decoded
+            assert prompt is not None
+            exchange.pictures_task = self.spawn(self._bring_down(exchange, prompt))
+
+    async def _bring_down(self, exchange: Exchange, prompt: Prompt) -> None:
+        """Makes a request's pictures smaller while it waits, or holds its place at an engine."""
+        began_at = self.now()
+        try:
+            done = await self.intake.bring_down(prompt)
+            self.books.pictures(done.shrunk, self.now() - began_at)
+            exchange.pictures_done(done.body, done.report, self.now() - began_at)
+        except Refused as refused:
+            exchange.refuse(refused.refusal)
+        except Exception:  # nobody awaits this task
+            log.exception(BUG.message)
+            exchange.crashed()
 
     def _query(self, connection: ClientConnection, request: Request) -> None:
         """An engine's quick answer: takes no room."""

@@ -54,13 +54,13 @@ class ImageRule:
         return self._smart_resize(width, height)
 
     def _smart_resize(self, width: int, height: int) -> tuple[int, int]:
-        factor, frames = self.factor, self.frames
+        factor, frames, came = self.factor, self.frames, f"{width}×{height}"
         if self.family == "glm4v" and (height < factor or width < factor):
             scale = max(factor / height, factor / width)
             height, width = int(height * scale), int(width * scale)
         if max(height, width) / min(height, width) > MAX_ASPECT:
             raise ValueError(
-                f"an image of {width}×{height} pixels is refused by the model: its sides differ more than {MAX_ASPECT}-fold"
+                f"an image of {came} pixels is refused by the model: its sides differ more than {MAX_ASPECT}-fold"
             )
         # round() to even on .5, as Python's own: the processors use it too
         rows, columns = round(height / factor), round(width / factor)

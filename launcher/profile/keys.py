@@ -33,6 +33,8 @@ def _walk(schema: dict[str, Any], path: tuple[str, ...], kind: str = "") -> Iter
             for engine_kind in ("vllm", "external"):
                 yield from _walk(_section(f"{engine_kind}_engine"), inner, engine_kind)
         elif section := _section_of(field):
+            if words := _words_of(field):  # a word may stand in the section's place
+                yield Key(".".join(inner), f"mapping, or {words}", _yaml(field.get("default")), field["description"])
             yield from _walk(section, inner)
         else:
             required = name in schema.get("required", ())
@@ -60,6 +62,11 @@ def _section_of(field: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def _words_of(field: dict[str, Any]) -> str:
+    """The words that may stand where a section stands; '': none."""
+    return " | ".join(choice["const"] for choice in field.get("anyOf", ()) if "const" in choice)
+
+
 def _yaml(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(value)
 
@@ -75,7 +82,8 @@ def type_in_words(field: dict[str, Any]) -> str:
     if field["type"] == "array":
         return "list of text"
     if field["type"] == "object":
-        return "names and texts" if field.get("additionalProperties", {}) != True else "mapping"  # noqa: E712
+        values = field.get("additionalProperties")
+        return "names and texts" if isinstance(values, dict) and values.get("type") == "string" else "mapping"
     words = {"string": "text", "boolean": "true or false", "integer": "whole number", "number": "number"}[field["type"]]
     return words + _range(field)
 

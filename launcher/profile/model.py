@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from launcher.profile.agreement import Disagreement, find_disagreements
+from launcher.profile.images import ImagesSection
 from launcher.profile.section import Address, BaseUrl, Name, Positive, Section, Text, UrlPath
 from launcher.profile.units import KIB, MIB, Duration, DurationOrZero, Size
 
@@ -227,6 +228,10 @@ class GatewaySection(Section):
     keys_file: Text | None = Field(
         None,
         description="File of API keys (hashes), written by `launcher key`. Default: in the state folder. Relative to the profile's file.",
+    )
+    images: ImagesSection = Field(
+        ImagesSection(),
+        description="Pictures: what is let in, and what they are made into before the engine sees them.",
     )
 
 

@@ -11,12 +11,16 @@ from launcher.errors import PreconditionError
 from launcher.gateway.access import AccessLog
 from launcher.gateway.audit import AuditLog
 from launcher.gateway.ledger import Capacity
+from launcher.gateway.media.budget import Budget, least_tokens
+from launcher.gateway.media.costs import Budgets
 from launcher.gateway.prefix import BLOCK_BYTES, TOKEN_BYTES
 from launcher.gateway.price import Pricer
 from launcher.gateway.replicas import Replicas
 from launcher.gateway.server import Gateway
 from launcher.gateway.tokenizer import TokenCounter
+from launcher.plan.image_tokens import ImageRule
 from launcher.plan.plan import Plan
+from launcher.profile.images import ImagesSection
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import Profile, VllmEngine
 from launcher.up.keys import open_gate
@@ -76,11 +80,37 @@ def make_pricer(loaded: LoadedProfile, prepared: Prepared) -> Pricer:
                 "Set admission.counting: estimate.",
             )
         counter = TokenCounter(Path(prepared.model_path))
+    rule = plan.shape.image if plan.shape is not None else None
     return Pricer(
         model=profile.model.public_name or "",
-        image_rule=plan.shape.image if plan.shape is not None else None,
+        budgets=budgets(profile.gateway.images, rule),
         context_tokens=plan.settings.max_len if plan.settings is not None else profile.model.max_len,
         counter=counter,
+    )
+
+
+def budgets(images: ImagesSection, rule: ImageRule | None) -> Budgets:
+    """What pictures are brought to. Raises PreconditionError for a budget that no picture can keep."""
+    least = least_tokens(rule)
+    named = {"budget": images.budget}
+    named |= {f"detail.{name}": own for name, own in images.detail.items()}
+    named |= {f"modes.{name}": own for name, own in images.modes.items()}
+    made = {}
+    for key, own in named.items():
+        if own == "original":
+            made[key] = Budget()
+            continue
+        if own.max_tokens is not None and own.max_tokens < least:
+            raise PreconditionError(
+                f"gateway.images.{key}: {own.max_tokens} tokens are too few: this model makes {least} of the smallest pictures",
+                f"Give {least} or more, or a long_side in pixels.",
+            )
+        made[key] = Budget(own.max_tokens, own.long_side)
+    return Budgets(
+        rule,
+        made["budget"],
+        {name: made[f"detail.{name}"] for name in images.detail},
+        {name: made[f"modes.{name}"] for name in images.modes},
     )
 
 

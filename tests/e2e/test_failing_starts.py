@@ -51,7 +51,14 @@ def test_max_len_above_the_models(own_endpoint: Endpoint) -> None:
     ("sets", "words"),
     [
         (("model.max_len=100000",), ("model.max_len", "8192")),
-        (("engine.kv_cache_memory=16MiB",), ("engine.kv_cache_memory", "model.max_len")),
+        (
+            ("engine.kv_cache_memory=16MiB",),
+            (
+                "the KV cache is too small: one request of 2048 tokens needs 0.09 GiB",
+                "engine.kv_cache_memory",
+                "model.max_len",
+            ),
+        ),
     ],
     ids=["max_len", "kv"],
 )

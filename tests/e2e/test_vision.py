@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import io
 import json
+import random
 import subprocess
 import sys
 import urllib.request
@@ -32,6 +33,7 @@ name: tiny-glm
 model: {{path: {model}, load_format: dummy, served_name: glm, max_len: 4096, images_per_prompt: 2, dtype: float32}}
 hardware: {{device: cpu, memory: 4GiB}}
 engine: {{kv_cache_memory: 256MiB, max_num_batched_tokens: 8192, compile: eager, max_num_seqs: 4, env: {{PYTHONPATH: "{path}"}}}}
+gateway: {{images: {{detail: {{low: {{max_tokens: 324}}}}}}}}
 warmup: {{system_prompt: Be brief., prompts: [Hello]}}
 timeouts: {{stall: 2m, probe_interval: 30s, probe: 1m}}
 """
@@ -64,20 +66,28 @@ def glm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     endpoint.down("--now")
 
 
-def picture(width: int, height: int) -> dict[str, object]:
+def picture(width: int, height: int, detail: str = "auto") -> dict[str, object]:
     file = io.BytesIO()
     Image.linear_gradient("L").resize((width, height)).convert("RGB").save(file, "JPEG")
     return {
         "type": "image_url",
-        "image_url": {"url": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()},
+        "image_url": {
+            "url": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(),
+            "detail": detail,
+        },
     }
 
 
-def prompt_tokens(endpoint: Endpoint, *parts: dict[str, object]) -> int:
+def asked(endpoint: Endpoint, *parts: dict[str, object]) -> tuple[int, str]:
+    """The prompt's tokens, as the engine counts them, and what the gateway says that it did with the pictures."""
     content = [*parts, {"type": "text", "text": "What is this?"}]
     request = endpoint.chat(endpoint.url, model="glm", messages=[{"role": "user", "content": content}], max_tokens=1)
     with urllib.request.urlopen(request, timeout=120) as response:
-        return int(json.load(response)["usage"]["prompt_tokens"])
+        return int(json.load(response)["usage"]["prompt_tokens"]), response.headers.get("X-Launcher-Images", "")
+
+
+def prompt_tokens(endpoint: Endpoint, *parts: dict[str, object]) -> int:
+    return asked(endpoint, *parts)[0]
 
 
 def test_warmed_with_text_and_a_picture(glm: Endpoint) -> None:
@@ -95,3 +105,16 @@ def test_a_picture_costs_what_the_plan_says(glm: Endpoint, size: tuple[int, int]
 def test_two_pictures(glm: Endpoint) -> None:
     one = prompt_tokens(glm, picture(512, 512)) - prompt_tokens(glm)
     assert prompt_tokens(glm, picture(512, 512), picture(512, 512)) - prompt_tokens(glm) == 2 * one
+
+
+def test_under_a_budget_the_engine_counts_what_we_say(glm: Endpoint) -> None:
+    """Fifty sizes, from strips to large photos: at most 324 tokens, and to the token what the header says."""
+    dice = random.Random(4)
+    sizes = [(1920, 1080), (1080, 2400), (4000, 3000), (90, 1400), (28, 28)]
+    sizes += [(dice.randrange(30, 2600), dice.randrange(30, 2600)) for _ in range(45)]
+    text = prompt_tokens(glm)
+    for size in sizes:
+        counted, told = asked(glm, picture(*size, detail="low"))
+        assert counted - text == int(told.rpartition("=")[2]) <= 324, (size, told)
+    _, told = asked(glm, picture(1920, 1080, "low"), picture(300, 200, "low"))
+    assert told == "1920x1080>672x364=314, 300x200=79"

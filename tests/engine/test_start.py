@@ -130,16 +130,3 @@ def test_a_start_an_answer_and_a_stop(build: VllmBuild, model: str, cleanup: lis
     assert "Paris" in ask(url, "What is the capital of France?")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-
-
-def test_a_start_that_cannot_be(build: VllmBuild, model: str, cleanup: list[subprocess.Popen[str]]) -> None:
-    made = profile(kv_cache_memory="64MiB")
-    process, _ = started(made, build, model)
-    cleanup.append(process)
-    output, _ = process.communicate(timeout=300)
-    found = diagnose(output.splitlines(), made, process.returncode)
-    assert found.name == "kv-too-small"
-    assert found.cause == "the KV cache is too small: one request of 2048 tokens needs 0.09 GiB, and 0.06 GiB are there"
-    assert found.remedy.startswith("Set model.max_len: 1")
-    assert found.remedy.endswith("or engine.kv_cache_memory: 128MiB or more.")
-    assert not found.retry_helps

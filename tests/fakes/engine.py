@@ -30,6 +30,7 @@ REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found",
 REASONS |= {503: "Service Unavailable"}
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")  # what vLLM's API key is asked for
 Headers = dict[str, str]
+KEPT_BODY = 256 * 1024  # bytes: larger ones are told by their length and hash
 
 
 def log(text: str) -> None:
@@ -231,7 +232,7 @@ class Engine:
         record = self.record
         seen = {"method": method, "target": target, "headers": headers, "connection": connection.number, "ended": ""}
         seen |= {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-        seen["body"] = body.decode("utf-8", "replace") if len(body) <= 65536 else ""
+        seen["body"] = body.decode("utf-8", "replace") if len(body) <= KEPT_BODY else ""
         record.requests.append(seen)
         record.running += 1
         await record.note("request")

@@ -11,7 +11,7 @@ from launcher.gateway.refusal import Refused
 from launcher.gateway.requests import RequestReader
 from launcher.gateway.routes import Kind, Route
 from launcher.profile.model import GatewaySection
-from tests.fuzz import answers, texts
+from tests.fuzz import answers, media, texts
 from tests.fuzz.cuts import alike
 from tests.fuzz.loop import Target
 
@@ -191,5 +191,6 @@ TARGETS = {
     "requests": Target(requests, REQUESTS, REQUEST_WORDS),
     "chunks": Target(chunks, CHUNKS, CHUNK_WORDS),
     **answers.TARGETS,
+    **media.TARGETS,
     **texts.TARGETS,
 }

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from launcher.errors import PreconditionError
-from launcher.gateway.price import Pricer, price_exactly
+from launcher.gateway.price import Pricer, read_exactly
 from launcher.gateway.tokenizer import LONGEST_BYTES, SHORTEST_BYTES, TokenCounter
 from tests.gateway.harness import chat
 
@@ -66,10 +66,10 @@ async def test_the_price_is_exact_once_the_template_is_known(counter: TokenCount
     pricer = Pricer(counter=counter)
     framed = 9  # what a made-up template adds: 4 for a message, 1 for the roles' own token, 4 to open the answer
     for words in (200, 900, 333, 1000) * 5:
-        price = await price_exactly(pricer, ROUTE, body(words))
+        price = (await read_exactly(pricer, ROUTE, body(words)))[0]
         assert price.counted_tokens == words + 1  # and the role
         pricer.learn(price, "", words + 1 + framed, None)
-    price = await price_exactly(pricer, ROUTE, body(700))
+    price = (await read_exactly(pricer, ROUTE, body(700)))[0]
     assert abs(price.prompt_tokens - (700 + 1 + framed)) <= 1
     estimate = pricer.price(ROUTE, body(700))
     assert estimate.counted_tokens is None
@@ -78,24 +78,24 @@ async def test_the_price_is_exact_once_the_template_is_known(counter: TokenCount
 
 async def test_short_texts_and_texts_without_a_counter_are_estimated(counter: TokenCounter) -> None:
     for pricer, words in ((Pricer(counter=counter), 20), (Pricer(), 900), (Pricer(counter=counter), LONGEST_BYTES)):
-        price = await price_exactly(pricer, ROUTE, body(words))
+        price = (await read_exactly(pricer, ROUTE, body(words)))[0]
         assert price.counted_tokens is None
         assert price.prompt_tokens == pricer.price(ROUTE, body(words)).prompt_tokens
 
 
 @pytest.mark.parametrize("broken", [b"{", b"[]", b""])
 async def test_what_cannot_be_read_is_estimated(counter: TokenCounter, broken: bytes) -> None:
-    price = await price_exactly(Pricer(counter=counter), ROUTE, broken + b" " * 2000)
+    price = (await read_exactly(Pricer(counter=counter), ROUTE, broken + b" " * 2000))[0]
     assert price.counted_tokens is None
 
 
 async def test_the_context_bounds_it(counter: TokenCounter) -> None:
-    price = await price_exactly(Pricer(counter=counter, context_tokens=100), ROUTE, body(900))
+    price = (await read_exactly(Pricer(counter=counter, context_tokens=100), ROUTE, body(900)))[0]
     assert price.prompt_tokens == 100
 
 
 async def test_several_answers_do_not_make_the_prompt_longer(counter: TokenCounter) -> None:
-    price = await price_exactly(Pricer(counter=counter, context_tokens=600), ROUTE, body(900, n=4))
+    price = (await read_exactly(Pricer(counter=counter, context_tokens=600), ROUTE, body(900, n=4)))[0]
     assert price.prompt_tokens == 600
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from launcher.gateway.pictures import BEGIN_AND_END, PictureCosts, fingerprint, picture_size
+from launcher.gateway.media.costs import PictureCosts
+from launcher.gateway.pictures import BEGIN_AND_END, fingerprint, picture_size
 from launcher.plan.image_tokens import ImageRule
 
 SIZES = [(1, 1), (50, 50), (1920, 1080), (1080, 2400), (257, 4099)]

@@ -1,0 +1,1 @@
+"""Pictures and clips of requests: fetched, checked, decoded aside, brought to a budget, kept for later requests."""

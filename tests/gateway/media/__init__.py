@@ -1,0 +1,1 @@
+"""Tests of what the gateway does with pictures and clips."""

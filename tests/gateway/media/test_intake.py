@@ -1,0 +1,188 @@
+"""Pictures through the gateway: what the engine gets, what the client is told, and what is refused at the door."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from launcher.gateway.media.budget import Budget
+from launcher.gateway.media.costs import Budgets
+from launcher.gateway.price import Pricer
+from launcher.plan.image_tokens import ImageRule
+from launcher.profile.images import ImagesSection
+from tests.fakes.process import FakeEngine
+from tests.gateway.harness import CHAT, Desk, gateway_to
+from tests.gateway.media.pictures import photo, saved
+
+GLM = ImageRule("glm4v", max_pixels=9633792)
+LARGE = saved(photo(1920, 1080), "JPEG", quality=85)
+SMALL = saved(photo(300, 200), "JPEG", quality=85)
+FLAT = saved(Image.new("RGB", (1600, 1600), (10, 200, 30)), "PNG")  # few bytes, many pixels
+
+
+def url_of(data: bytes, mime: str = "image/jpeg") -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def asks(*pictures: bytes, **more: Any) -> dict[str, Any]:
+    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url_of(data)}} for data in pictures]
+    content = [*parts, {"type": "text", "text": "What is it?"}]
+    return {"model": "fake-model", "messages": [{"role": "user", "content": content}], **more}
+
+
+def gateway(engine: FakeEngine, budgets: Budgets | None = None, **settings: Any) -> Any:
+    pricer = Pricer(budgets=budgets or Budgets(GLM, Budget(max_tokens=324)))
+    return gateway_to(engine.url, images=ImagesSection().model_copy(update=settings), parts={"pricer": pricer})
+
+
+@pytest.fixture
+async def small(engine: FakeEngine) -> AsyncIterator[Desk]:
+    """A gateway that brings pictures down to 324 tokens."""
+    async with gateway(engine) as desk:
+        yield desk
+
+
+async def got(engine: FakeEngine) -> dict[str, Any]:
+    """The last body that the engine was sent."""
+    body: dict[str, Any] = json.loads((await engine.seen())["requests"][-1]["body"])
+    return body
+
+
+def size_of(url: str) -> tuple[str, tuple[int, int]]:
+    header, _, data = url.partition(",")
+    return header, Image.open(io.BytesIO(base64.b64decode(data))).size
+
+
+async def test_a_large_picture_reaches_the_engine_within_its_budget(small: Desk, engine: FakeEngine) -> None:
+    answer = await small.post(asks(LARGE, max_tokens=5, seed=12345678901234))
+    assert answer.status == 200
+    assert answer.headers["x-launcher-images"] == "1920x1080>672x364=314"
+    assert "media;dur=" in answer.headers["server-timing"]
+    body = await got(engine)
+    assert size_of(body["messages"][0]["content"][0]["image_url"]["url"]) == ("data:image/jpeg;base64", (672, 364))
+    assert (body["max_tokens"], body["seed"], body["messages"][0]["content"][1]["text"]) == (
+        5,
+        12345678901234,
+        "What is it?",
+    )
+    assert await small.metric('launcher_pictures_total{outcome="shrunk"}') == 1
+    assert await small.metric('launcher_picture_seconds_count{stage="decode"}') == 1
+    await small.at_rest()
+
+
+async def test_what_is_within_the_budget_passes_byte_for_byte(small: Desk, engine: FakeEngine) -> None:
+    raw = json.dumps(asks(SMALL), indent=1).encode()
+    answer = await small.post(raw)
+    assert answer.headers["x-launcher-images"] == "300x200=79"
+    assert (await engine.seen())["requests"][-1]["body"].encode() == raw
+    assert await small.metric("launcher_pictures_total") == 0  # not even decoded
+
+
+async def test_all_else_keeps_its_bytes(small: Desk, engine: FakeEngine) -> None:
+    """Odd blanks, escapes and numbers beside a large picture stay as the client wrote them."""
+    picture, text = '{"type":"image_url","image_url":{"url": "%s"}}', '{"type":"text","text":"\\u00e9"}'
+    message = '{"role":"user","content":[' + picture + ", " + text + "]}"
+    marks = '{"messages": [ ' + message + '], "temperature": 1e-1, "model":"fake-model"}'
+    answer = await small.post((marks % url_of(LARGE)).encode())
+    assert answer.status == 200
+    before, _, after = (await engine.seen())["requests"][-1]["body"].partition("data:image/jpeg;base64,")
+    assert before == marks.partition("%s")[0]
+    assert after.partition('"')[2] == marks.partition('%s"')[2]
+
+
+async def test_several_and_small_bodies(small: Desk, engine: FakeEngine) -> None:
+    answer = await small.post(asks(LARGE, SMALL, FLAT))
+    assert answer.headers["x-launcher-images"] == "1920x1080>672x364=314, 300x200=79, 1600x1600>504x476=308"
+    sizes = [size_of(part["image_url"]["url"])[1] for part in (await got(engine))["messages"][0]["content"][:3]]
+    assert sizes[:2] == [(672, 364), (300, 200)]
+    assert GLM.tokens(*sizes[2]) + 2 <= 324
+    answer = await small.post(asks(FLAT))
+    assert len(FLAT) < 16_384  # so that the body is decoded whole, and nothing was cut out of it
+    assert size_of((await got(engine))["messages"][0]["content"][0]["image_url"]["url"])[1] == sizes[2]
+
+
+async def test_detail_and_mode_choose_the_budget(engine: FakeEngine) -> None:
+    budgets = Budgets(GLM, Budget(), {"low": Budget(long_side=280)}, {"low-latency": Budget(long_side=560)})
+    async with gateway(engine, budgets) as desk:
+        plain = await desk.post(asks(LARGE))
+        assert "x-launcher-images" not in plain.headers
+        quick = await desk.post(asks(LARGE), "X-Mode: low-latency")
+        assert quick.headers["x-launcher-images"].startswith("1920x1080>560x315=")
+        low = asks(LARGE)
+        low["messages"][0]["content"][0]["image_url"]["detail"] = "low"
+        assert (await desk.post(low)).headers["x-launcher-images"].startswith("1920x1080>280x158=")
+
+
+async def test_messages_api(small: Desk, engine: FakeEngine) -> None:
+    """/v1/messages: the base64 alone, with its media type beside it."""
+    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(LARGE).decode()}
+    content = [{"type": "image", "source": source}, {"type": "text", "text": "?"}]
+    body = {"model": "fake-model", "max_tokens": 5, "messages": [{"role": "user", "content": content}]}
+    answer = await small.post(body, path="/v1/messages")
+    assert answer.headers["x-launcher-images"] == "1920x1080>672x364=314"
+    sent = (await got(engine))["messages"][0]["content"][0]["source"]
+    assert sent["media_type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(base64.b64decode(sent["data"]))).size == (672, 364)
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "reason", "words"),
+    [
+        (LARGE[: len(LARGE) // 2], {}, "picture_truncated", "cut off"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {}, "picture_format", "SVG"),
+        (b"just text", {}, "picture_format", "text"),
+        (b"", {}, "picture_empty", "no bytes"),
+        (LARGE, {"max_bytes": 10_000}, "picture_too_large", "is the most here"),
+        (LARGE, {"max_pixels": 1_000_000}, "picture_too_large", "1920×1080 pixels: 1 million is the most here"),
+        (LARGE, {"formats": ("png",)}, "picture_format", "is jpeg: what is taken is png"),
+    ],
+    ids=["truncated", "svg", "text", "empty", "bytes", "pixels", "format"],
+)
+async def test_what_is_refused(
+    engine: FakeEngine, data: bytes, settings: dict[str, Any], reason: str, words: str
+) -> None:
+    async with gateway(engine, **settings) as desk:
+        answer = await desk.post(asks(data))
+        assert (answer.status, answer.error["reason"]) == (400, reason), answer.error
+        assert words in answer.error["message"]
+        assert not (await engine.seen())["requests"]
+        await desk.at_rest()
+
+
+async def test_too_many(engine: FakeEngine) -> None:
+    async with gateway(engine, max_count=2) as desk:
+        answer = await desk.post(asks(SMALL, SMALL, SMALL))
+        assert answer.error["message"] == "The request has 3 pictures: 2 is the most here."
+
+
+async def test_who_leaves_meanwhile_leaves_nothing(small: Desk) -> None:
+    client = await small.client()
+    await client.post(CHAT, asks(*[LARGE] * 4))
+    await small.until(lambda: bool(small.gateway.active))
+    client.close()
+    await small.until(lambda: not small.gateway.active)
+    await small.at_rest()
+    assert await small.metric('launcher_tickets_total{outcome="cancelled"}') == 1
+    assert (await small.post(asks(LARGE))).status == 200
+
+
+async def test_they_are_made_smaller_while_the_request_waits(engine: FakeEngine) -> None:
+    await engine.set(hold_after=0)
+    pricer = Pricer(budgets=Budgets(GLM, Budget(max_tokens=324)))
+    async with gateway_to(engine.url, max_in_flight=1, parts={"pricer": pricer}) as desk:
+        running, waiting = await desk.client(), await desk.client()
+        await running.post(CHAT, {"model": "fake-model", "messages": []})
+        await engine.wait("hold")
+        await waiting.post(CHAT, asks(LARGE))
+        await desk.until(lambda: desk.gateway.metrics.pictures["shrunk"] == 1)
+        assert desk.gateway.queued == 1
+        await engine.release(2)
+        assert (await running.read()).status == 200
+        assert (await waiting.read()).headers["x-launcher-images"] == "1920x1080>672x364=314"
+        await desk.at_rest()
