@@ -48,9 +48,10 @@ class Intake:
         """Looks at numbers and first bytes only. Raises Refused."""
         settings, most = self._settings, self._max_count
         if most is not None and len(pictures) > most:
-            raise bad_request(
-                "too_many_pictures", f"The request has {len(pictures)} pictures: {most} is the most here.", "messages"
-            )
+            message = f"The request has {len(pictures)} pictures: {most} is the most here."
+            if most == 0:
+                message = "Pictures are not taken here (model.images_per_prompt is 0)."
+            raise bad_request("too_many_pictures", message, "messages")
         for number, picture in enumerate(pictures, 1):
             if picture.link:
                 continue

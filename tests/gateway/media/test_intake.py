@@ -13,6 +13,7 @@ from PIL import Image
 
 from launcher.gateway.media.budget import Budget
 from launcher.gateway.media.costs import Budgets
+from launcher.gateway.media.intake import Intake
 from launcher.gateway.price import Pricer
 from launcher.plan.image_tokens import ImageRule
 from launcher.profile.images import ImagesSection
@@ -159,6 +160,13 @@ async def test_too_many(engine: FakeEngine) -> None:
     async with gateway(engine, max_count=2) as desk:
         answer = await desk.post(asks(SMALL, SMALL, SMALL))
         assert answer.error["message"] == "The request has 3 pictures: 2 is the most here."
+
+
+async def test_none_at_all(engine: FakeEngine) -> None:
+    async with gateway_to(engine.url) as desk:
+        desk.gateway.intake = Intake(ImagesSection(), 0)
+        answer = await desk.post(asks(SMALL))
+        assert answer.error["message"] == "Pictures are not taken here (model.images_per_prompt is 0)."
 
 
 async def test_who_leaves_meanwhile_leaves_nothing(small: Desk) -> None:
