@@ -77,7 +77,7 @@ class Gateway:
         self.control_runs = False  # written by whoever runs it
         self.dispatcher: Dispatcher[Exchange] = Dispatcher(replicas, admission, capacity)
         self.modes = {mode: rules_of(admission, mode) for mode in MODES}
-        self.intake = Intake(settings.images, settings.images.max_count or model.images_per_prompt)
+        self.intake = Intake(settings.images, model.images_per_prompt)
         self.books = Books(self)
         self.metrics = self.books.metrics
         self.connections: set[ClientConnection] = set()
@@ -282,7 +282,7 @@ class Gateway:
         identity = head.identity
         priority = priority_asked(head, price, identity.priority, identity.max_priority)
         if prompt is not None and prompt.found:
-            self.intake.check(prompt.found)
+            self.intake.check(prompt)
             if any(picture.costs.shrinks for picture in prompt.found):
                 exchange.awaits_pictures = True
         if identity.limits is not None:

@@ -34,19 +34,21 @@ class Done(NamedTuple):
 
 
 class Intake:
-    """What one gateway does with pictures. ``max_count``: most in a request; None: the engine decides."""
+    """What one gateway does with pictures. ``per_prompt``: most that the engine takes in a prompt; None: not known."""
 
-    def __init__(self, settings: ImagesSection, max_count: int | None) -> None:
-        self._settings, self._max_count = settings, max_count
+    def __init__(self, settings: ImagesSection, per_prompt: int | None) -> None:
+        self._settings, self._per_prompt = settings, per_prompt
         self.pool = Pool(
             workers=settings.workers or min(MOST_WORKERS, max(1, (os.cpu_count() or 2) // 2)),
             memory_bytes=memory_for(settings.max_pixels, settings.max_bytes),
             cpu_s=settings.timeout,
         )
 
-    def check(self, pictures: list[Found]) -> None:
+    def check(self, prompt: Prompt) -> None:
         """Looks at numbers and first bytes only. Raises Refused."""
-        settings, most = self._settings, self._max_count
+        settings, pictures, most = self._settings, prompt.found, self._settings.max_count
+        if most is None and self._per_prompt is not None:
+            most = self._per_prompt * prompt.count
         if most is not None and len(pictures) > most:
             message = f"The request has {len(pictures)} pictures: {most} is the most here."
             if most == 0:

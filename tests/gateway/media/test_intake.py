@@ -162,6 +162,15 @@ async def test_too_many(engine: FakeEngine) -> None:
         assert answer.error["message"] == "The request has 3 pictures: 2 is the most here."
 
 
+async def test_as_many_a_prompt_as_the_engine_takes(engine: FakeEngine) -> None:
+    async with gateway_to(engine.url) as desk:
+        desk.gateway.intake = Intake(ImagesSection(), 1)
+        chats = [asks(SMALL)["messages"], asks(SMALL)["messages"]]
+        several = {"model": "fake-model", "messages": chats}
+        assert (await desk.post(several, path="/v1/chat/completions/batch")).status == 200
+        assert (await desk.post(asks(SMALL, SMALL))).error["reason"] == "too_many_pictures"
+
+
 async def test_none_at_all(engine: FakeEngine) -> None:
     async with gateway_to(engine.url) as desk:
         desk.gateway.intake = Intake(ImagesSection(), 0)
