@@ -84,8 +84,7 @@ def prepare_and_run(loaded: LoadedProfile, audience: Audience, force: bool) -> b
 def collect_garbage_seldom() -> None:
     """A request leaves no cycles behind (tests/gateway/test_garbage.py), so there is little to be looked for.
 
-    What stays for good is not looked at any more, and the rest every 50,000 objects instead of 700: together a tenth of
-    what a streamed piece costs (loadtests/RESULTS.md).
+    What stays for good is not looked at any more, and the rest every 50,000 objects instead of 700.
     """
     gc.collect()
     gc.freeze()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 from launcher import __version__
 from launcher.errors import PreconditionError
@@ -20,7 +21,7 @@ from launcher.gateway.server import Gateway
 from launcher.gateway.tokenizer import TokenCounter
 from launcher.plan.image_tokens import ImageRule
 from launcher.plan.plan import Plan
-from launcher.profile.images import ImagesSection
+from launcher.profile.images import ImageBudget, ImagesSection
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import Profile, VllmEngine
 from launcher.up.keys import open_gate
@@ -92,26 +93,20 @@ def make_pricer(loaded: LoadedProfile, prepared: Prepared) -> Pricer:
 def budgets(images: ImagesSection, rule: ImageRule | None) -> Budgets:
     """What pictures are brought to. Raises PreconditionError for a budget that no picture can keep."""
     least = least_tokens(rule)
-    named = {"budget": images.budget}
-    named |= {f"detail.{name}": own for name, own in images.detail.items()}
-    named |= {f"modes.{name}": own for name, own in images.modes.items()}
-    made = {}
-    for key, own in named.items():
+
+    def budget(key: str, own: Literal["original"] | ImageBudget) -> Budget:
         if own == "original":
-            made[key] = Budget()
-            continue
+            return Budget()
         if own.max_tokens is not None and own.max_tokens < least:
             raise PreconditionError(
                 f"gateway.images.{key}: {own.max_tokens} tokens are too few: this model makes {least} of the smallest pictures",
                 f"Give {least} or more, or a long_side in pixels.",
             )
-        made[key] = Budget(own.max_tokens, own.long_side)
-    return Budgets(
-        rule,
-        made["budget"],
-        {name: made[f"detail.{name}"] for name in images.detail},
-        {name: made[f"modes.{name}"] for name in images.modes},
-    )
+        return Budget(own.max_tokens, own.long_side)
+
+    details: dict[str, Budget] = {name: budget(f"detail.{name}", own) for name, own in images.detail.items()}
+    modes: dict[str, Budget] = {name: budget(f"modes.{name}", own) for name, own in images.modes.items()}
+    return Budgets(rule, budget("budget", images.budget), details, modes)
 
 
 def capacity(plan: Plan) -> Capacity:
