@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from launcher.gateway.bodies import Body, ChunkedBody, CountedBody, too_large
-from launcher.gateway.heads import RequestHead, RequestHeads, malformed_since, parse_request_head
+from launcher.gateway.heads import RequestHead, malformed_since, parse_request_head
+from launcher.gateway.known_heads import RequestHeads
 from launcher.gateway.refusal import bad_head
 from launcher.gateway.routes import Route
 from launcher.profile.model import GatewaySection

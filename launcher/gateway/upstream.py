@@ -9,7 +9,8 @@ from enum import Enum
 from typing import Protocol
 
 from launcher.gateway.framing import ChunkDecoder, FramingError, is_one_chunk, scan_chunks
-from launcher.gateway.heads import ResponseHead, ResponseHeads
+from launcher.gateway.heads import ResponseHead
+from launcher.gateway.known_heads import ResponseHeads
 from launcher.gateway.refusal import BUG
 from launcher.gateway.replicas import Replica
 

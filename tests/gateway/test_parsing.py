@@ -14,12 +14,11 @@ from launcher.gateway.framing import ChunkDecoder, FramingError, is_one_chunk, s
 from launcher.gateway.heads import (
     MEMORY_LINES,
     RequestHead,
-    RequestHeads,
-    ResponseHeads,
     _request_lines,
     parse_request_head,
     parse_response_head,
 )
+from launcher.gateway.known_heads import RequestHeads, ResponseHeads
 from launcher.gateway.refusal import Refused
 
 payloads = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
