@@ -83,13 +83,14 @@ class Prompt:
         """A picture, by data URL, by URL, or by its base64 alone; the string is ``holder[key]``."""
         url = holder[key]
         data, start, end = self._bytes_of(url)
-        costs = self.budgets.of(self.mode, detail if type(detail) is str else "")
         if not is_bare and data[start : start + 5] != b"data:":
-            self.found.append(Found(holder, key, costs, url if type(url) is str else ""))
-            return self._add_picture(hash(data[start:end]), costs.unseen, False)
+            untouched = self.budgets.untouched
+            self.found.append(Found(holder, key, untouched, url if type(url) is str else ""))
+            return self._add_picture(hash(data[start:end]), untouched.unseen, False)
         if not is_bare:
             start = data.find(b",", start, end) + 1 or end
         size = picture_size(data, start, end)
+        costs = self.budgets.of(self.mode, detail if type(detail) is str else "")
         self.found.append(Found(holder, key, costs, "", data, start, end, size, is_bare))
         self._add_picture(fingerprint(data, start, end), costs.of(size), size is not None and costs.is_known)
 
@@ -100,7 +101,7 @@ class Prompt:
 
     def unseen_picture(self) -> None:
         """A picture that is not in the body: named by its uuid, or given as embeddings."""
-        self._add_picture(0, self.budgets.of(self.mode).unseen, False)
+        self._add_picture(0, self.budgets.untouched.unseen, False)
 
     def sound(self, value: Any, is_url: bool = False) -> None:
         data, start, end = self._bytes_of(value)
@@ -110,7 +111,7 @@ class Prompt:
         self._add_media(fingerprint(data, start, end), tokens)
 
     def video(self, value: Any) -> None:
-        self._add_media(fingerprint(*self._bytes_of(value)), VIDEO_PICTURES * self.budgets.usual.unseen)
+        self._add_media(fingerprint(*self._bytes_of(value)), VIDEO_PICTURES * self.budgets.untouched.unseen)
 
     def _add_media(self, print_: int, tokens: int) -> None:
         self.media_tokens += tokens

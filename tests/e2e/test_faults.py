@@ -20,7 +20,7 @@ LONG = {"max_tokens": 300, "ignore_eos": True}
 RESTART_S = 400  # an engine's start takes 45 s here, and several times that on a machine with other work
 
 
-def ready_again(endpoint: Endpoint, restarts: int) -> dict[str, object]:
+def ready_again(endpoint: Endpoint, restarts: int = 0) -> dict[str, object]:
     """The engine, once it is ready after so many restarts: both from one record, since /ready may still be the old one."""
 
     def is_ready() -> dict[str, object] | None:
@@ -78,7 +78,7 @@ engine: {{kind: external, urls: [{0}, {1}], api_key_env: ENGINE_KEY}}
 
 def test_kill_9_with_two_replicas(served: Endpoint, endpoint: Endpoint, own_endpoint: Endpoint) -> None:
     """One gateway before two real engines: the other one goes on at once, and takes what had not begun."""
-    kept, killed = served.engine(), endpoint.engine()  # before the stream: `ps` takes as long as it
+    kept, killed = served.engine(), ready_again(endpoint)  # before the stream: `ps` takes as long as it
     profile = own_endpoint.state_dir / "two.yaml"
     profile.write_text(TWO_ENGINES.format(kept["url"], killed["url"]))
     own_endpoint.environment["ENGINE_KEY"] = ENGINE_KEY
@@ -104,7 +104,7 @@ def test_kill_9_with_two_replicas(served: Endpoint, endpoint: Endpoint, own_endp
 
 
 def test_a_stopped_engine_is_seen_as_hung(endpoint: Endpoint) -> None:
-    before = endpoint.engine()
+    before = ready_again(endpoint)  # one that is stopped while it starts is missed only when the time for that is over
     for pid in processes_of(endpoint) - {before["guard_pid"]}:
         os.kill(pid, signal.SIGSTOP)
     after = ready_again(endpoint, before["restarts"] + 1)
@@ -112,6 +112,7 @@ def test_a_stopped_engine_is_seen_as_hung(endpoint: Endpoint) -> None:
 
 
 def test_down_during_a_stream_loses_no_token(endpoint: Endpoint) -> None:
+    ready_again(endpoint)
     url = endpoint.url
     whole = "".join(map(content, endpoint.stream(url, **LONG)))
     engines = processes_of(endpoint)

@@ -81,7 +81,7 @@ def test_an_answer_nobody_reads_is_aborted_in_the_engine(served: Endpoint) -> No
     before = served.engine_metric("vllm:generation_tokens_total")
     stream = served.stream(served.url, max_tokens=1500, ignore_eos=True)
     next(stream)
-    assert served.engine_metric("vllm:num_requests_running") == 1
+    wait_for("its row in the metrics", lambda: served.engine_metric("vllm:num_requests_running") == 1, within_s=20)
     stream.close()
     wait_for("the abort", lambda: served.engine_metric("vllm:num_requests_running") == 0, within_s=60)
     assert served.engine_metric("vllm:generation_tokens_total") < before + 1400

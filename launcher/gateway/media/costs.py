@@ -66,7 +66,7 @@ class PictureCosts:
 class Budgets:
     """Which costs a picture has: by its ``detail`` where that has a budget, else by the mode, else the profile's."""
 
-    __slots__ = ("_by_detail", "_by_mode", "usual")
+    __slots__ = ("_by_detail", "_by_mode", "untouched", "usual")
 
     def __init__(
         self,
@@ -76,6 +76,9 @@ class Budgets:
         modes: Mapping[str, Budget] | None = None,
     ) -> None:
         self.usual = PictureCosts(rule, usual)
+        self.untouched = PictureCosts(
+            rule
+        )  # of what passes as it is: named by URL, given as embeddings, a video's frames
         self._by_detail = {name: PictureCosts(rule, budget) for name, budget in (details or {}).items()}
         self._by_mode = {name: PictureCosts(rule, budget) for name, budget in (modes or {}).items()}
 

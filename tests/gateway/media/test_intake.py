@@ -120,6 +120,22 @@ async def test_detail_and_mode_choose_the_budget(engine: FakeEngine) -> None:
         assert (await desk.post(low)).headers["x-launcher-images"].startswith("1920x1080>280x158=")
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.jpg"}},
+        {"type": "image_embeds", "image_embeds": "AAAA"},
+        {"type": "video_url", "video_url": {"url": "https://example.org/a.mp4"}},
+    ],
+    ids=lambda part: part["type"],
+)
+def test_what_passes_as_it_is_costs_what_it_cost_without_a_budget(part: dict[str, Any]) -> None:
+    """Nobody makes it smaller, so it must not be priced as if somebody did."""
+    body = json.dumps({"messages": [{"role": "user", "content": [part]}]}).encode()
+    within, without = Pricer(budgets=Budgets(GLM, Budget(max_tokens=324))), Pricer(image_rule=GLM)
+    assert within.price(CHAT, body).prompt_tokens == without.price(CHAT, body).prompt_tokens > GLM.largest_tokens
+
+
 async def test_messages_api(small: Desk, engine: FakeEngine) -> None:
     """/v1/messages: the base64 alone, with its media type beside it."""
     source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(LARGE).decode()}
