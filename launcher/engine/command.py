@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from launcher.engine.extra_args import env_faults, extra_faults, extra_notes, full_name
-from launcher.engine.flags import ENV_SPANS, NEWEST, OLDEST, PLUGIN_OF, TABLE, FlagRow, value_of, why_unknown
+from launcher.engine.flags import (
+    ENV_SPANS,
+    MEDIA_REDIRECTS,
+    NEWEST,
+    OLDEST,
+    PLUGIN_OF,
+    TABLE,
+    FlagRow,
+    value_of,
+    why_unknown,
+)
+from launcher.engine.media_urls import fetch_notes, no_domains
 from launcher.errors import PreconditionError, ProfileError
 from launcher.plan.placement import Placement
 from launcher.probe.arguments import groups
@@ -82,7 +93,8 @@ def engine_command(
     if faults := [*extra_faults(engine, keys_set), *env_faults(engine)]:
         raise ProfileError("\n".join(faults), "`launcher plan` shows every argument that the launcher writes itself.")
     served_name = profile.model.public_name or ""
-    arguments = ["--host", HOST, "--port", str(port), *_quiet_probes(engine), *_backstop(profile, engine, build)]
+    arguments = ["--host", HOST, "--port", str(port), *_quiet_probes(engine), *no_domains(engine)]
+    arguments += _backstop(profile, engine, build)
     for row, value in values:
         arguments += row.write(row.flag, value)
     arguments += engine.extra_args
@@ -238,11 +250,12 @@ def _quiet_probes(engine: VllmEngine) -> list[str]:
 def _own_env(
     profile: Profile, placement: Placement, build: VllmBuild, inherited: Mapping[str, str], api_key: str
 ) -> dict[str, str]:
-    """What the launcher sets: cards, quick restarts, telemetry off, the engine's key, no colours in the log."""
+    """What the launcher sets: cards, quick restarts, telemetry off, the engine's key, no redirects, no colours in the log."""
     env = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_API_KEY": api_key,
         "VLLM_LOGGING_COLOR": "0",
+        MEDIA_REDIRECTS: "0",
         "VLLM_ENABLE_STARTUP_PLAN": "1",
     }
     env = {name: value for name, value in env.items() if build.release in ENV_SPANS[name]}
@@ -281,7 +294,7 @@ def _notes(profile: Profile, build: VllmBuild, keys_set: list[str]) -> list[str]
     if build.release in ENV_SPANS["VLLM_ENABLE_STARTUP_PLAN"]:
         notes.append("memory profiling is kept between starts (VLLM_ENABLE_STARTUP_PLAN=1)")
     if isinstance(profile.engine, VllmEngine):
-        notes += extra_notes(profile.engine, keys_set)
+        notes += [*extra_notes(profile.engine, keys_set), *fetch_notes(profile.engine)]
     return notes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from launcher.engine.flags import RESERVED, RESERVED_ENV, SHORT, TABLE
+from launcher.engine.flags import MEDIA_DOMAINS, RESERVED, RESERVED_ENV, SHORT, TABLE
 from launcher.probe.arguments import Group, groups, resolve
 from launcher.profile.model import VllmEngine
 
@@ -15,7 +15,7 @@ _KEY_OF = {row.flag: row.key for row in TABLE} | {
     "--enable-auto-tool-choice": "model.tool_parser",
     "--kv-cache-memory": "engine.kv_cache_memory",
 }
-_NAMES = {**_KEY_OF, **RESERVED}
+_NAMES = {**_KEY_OF, **RESERVED, MEDIA_DOMAINS: "see media_urls.py"}
 _REPEATABLE = ("--middleware",)
 
 

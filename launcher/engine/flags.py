@@ -119,6 +119,8 @@ HANDLED_ELSEWHERE: dict[str, str] = {
     "model.packaged": "turned into a folder by weights.py; vLLM gets that",
     "model.videos_per_prompt": "written together with model.images_per_prompt",
     "model.template.image_first": "done in the gateway, which orders the parts of a message",
+    "model.template.number_images": "done in the gateway, which numbers the images of a request",
+    "model.template.stop": "done in the gateway, which adds them to what a request stops at",
     "model.template.strip": "done in the gateway, which takes the residue out of answers",
     "engine.kind": "tells vllm from external",
     "engine.replicas": "one process each; placement tells its cards",
@@ -142,12 +144,18 @@ INSTEAD: dict[str, str] = {
     "gguf": "Leave the key out: the launcher turns a .gguf file into a model folder itself (model.path: file.gguf).",
 }
 
+# What keeps vLLM from fetching URLs: see media_urls.py, which writes the flag unless extra_args gives it. Both are in the
+# source of 0.24.0 and of 0.32.0, the same; by their pull requests (vllm-project/vllm 25783 and 26035) since 0.11.
+MEDIA_DOMAINS = "--allowed-media-domains"
+MEDIA_REDIRECTS = "VLLM_MEDIA_URL_ALLOW_REDIRECTS"
+
 # Environment variables that the launcher sets, and the releases that read them.
 ENV_SPANS: dict[str, Span] = {
     "VLLM_NO_USAGE_STATS": ALWAYS,
     "VLLM_LOGGING_COLOR": ALWAYS,
     "VLLM_API_KEY": ALWAYS,
     "VLLM_CPU_KVCACHE_SPACE": ALWAYS,
+    MEDIA_REDIRECTS: ALWAYS,
     "VLLM_ENABLE_STARTUP_PLAN": Span(since=(0, 26)),
 }
 

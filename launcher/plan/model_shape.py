@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from launcher.plan.image_tokens import ImageRule, image_rule
+from launcher.plan.sound import takes_sound
 from launcher.profile.model import Profile
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -91,6 +92,7 @@ class ModelShape:
     quantization: Mapping[str, Any] | None = None
     vision: VisionShape | None = None
     image: ImageRule | None = None
+    has_audio: bool = False  # takes clips of sound
     exact_language: bool = False
 
     @property
@@ -173,6 +175,7 @@ def shape_of(facts: ModelFacts, profile: Profile) -> ModelShape:
         image=image_rule(architecture, config.get("vision_config"), processor, profile.model.image_longest_edge)
         if vision
         else None,
+        has_audio=takes_sound(config),
         exact_language=architecture in (*GLM4V, *GLM4V_9B, "LlamaForCausalLM", "Qwen2ForCausalLM"),
     )
 

@@ -14,6 +14,7 @@ import pytest
 from launcher.engine.command import EngineCommand, engine_command, processor_kwargs, shell_line, visible_cards
 from launcher.errors import PreconditionError, ProfileError
 from launcher.plan.placement import Placement
+from launcher.probe.arguments import groups
 from launcher.probe.vllm_build import VllmBuild
 from launcher.profile.model import Profile
 from tests.unit.engine.conftest import MakeProfile
@@ -41,6 +42,7 @@ def test_the_default_cpu_profile(make_profile: MakeProfile, make_build: MakeBuil
     assert list(made.argv) == [
         *("/venv/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", "/models/m"),
         *("--host", "127.0.0.1", "--port", "8101", "--disable-access-log-for-endpoints", "/health,/metrics"),
+        *("--allowed-media-domains", "nothing.invalid/"),
         *("--served-model-name", "smollm2-135m-instruct", "--dtype", "float32"),
         *("--kv-cache-memory-bytes", "1073741824", "--enforce-eager", "--shutdown-timeout", "30"),
     ]
@@ -48,6 +50,7 @@ def test_the_default_cpu_profile(make_profile: MakeProfile, make_build: MakeBuil
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_API_KEY": "",
         "VLLM_LOGGING_COLOR": "0",
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_ENABLE_STARTUP_PLAN": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
     }
@@ -120,7 +123,8 @@ def test_limits_in_extra_args_beside_the_keys_are_refused(
 def test_nothing_is_written_for_what_the_profile_leaves_open(make_profile: MakeProfile, make_build: MakeBuild) -> None:
     made = command(make_profile(device="cuda", model=GLM), make_build("0.33.0", "vllm"), gpus=(0,), text_only=True)
     assert [item for item in made.arguments if item.startswith("--")] == [
-        *("--host", "--port", "--disable-access-log-for-endpoints", "--served-model-name", "--shutdown-timeout"),
+        *("--host", "--port", "--disable-access-log-for-endpoints", "--allowed-media-domains", "--served-model-name"),
+        "--shutdown-timeout",
     ]
 
 
@@ -149,6 +153,52 @@ def test_vllms_own_queue_cap_is_a_backstop(make_profile: MakeProfile, make_build
     assert cap("0.31.0", max_num_seqs=8) is None  # does not have it
     assert cap("0.32.0") is None  # how many run at once is vLLM's to say
     assert cap("0.32.0", max_num_seqs=8, extra_args=["--max-num-queued-reqs", "5"]) == "5"
+
+
+def domains_of(made: EngineCommand) -> list[tuple[str, ...]]:
+    return [group.values for group in groups(made.arguments) if group.flag.startswith("--allowed-")]
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.33.0", "0.40.0"])
+@pytest.mark.parametrize("text_only", [True, False])
+def test_vllm_fetches_no_url_itself(
+    make_profile: MakeProfile, make_build: MakeBuild, version: str, text_only: bool
+) -> None:
+    made = command(make_profile(), make_build(version), text_only=text_only)
+    assert domains_of(made) == [("nothing.invalid/",)]
+    inherited = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "1"}
+    assert made.environment(inherited)["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+    assert not [note for note in made.notes if "fetches" in note]
+
+
+@pytest.mark.parametrize(
+    ("extra", "domains"),
+    [
+        (["--allowed-media-domains", "a.example", "b.example"], ("a.example", "b.example")),
+        (["--allowed_media_domains=a.example"], ("a.example",)),
+        (["--allowed-media", "a.example"], ("a.example",)),
+    ],
+)
+def test_domains_in_extra_args_are_left_alone_and_noted(
+    make_profile: MakeProfile, make_build: MakeBuild, extra: list[str], domains: tuple[str, ...]
+) -> None:
+    made = command(make_profile(engine={"extra_args": extra}), make_build())
+    assert domains_of(made) == [domains]
+    assert made.env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+    assert made.notes[-1] == (
+        f"engine.extra_args: --allowed-media-domains: vLLM itself fetches URLs of {', '.join(domains)} that reach it, "
+        "and follows no redirect"
+    )
+
+
+def test_redirects_from_such_domains_are_noted(make_profile: MakeProfile, make_build: MakeBuild) -> None:
+    env = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "1"}
+    extra = ["--allowed-media-domains", "a.example"]
+    made = command(make_profile(engine={"extra_args": extra, "env": env}), make_build())
+    assert made.env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "1"
+    assert made.notes[-1].endswith(
+        " that reach it, and follows redirects to any host (VLLM_MEDIA_URL_ALLOW_REDIRECTS in engine.env)"
+    )
 
 
 def test_extra_args_come_last_and_env_wins(make_profile: MakeProfile, make_build: MakeBuild) -> None:

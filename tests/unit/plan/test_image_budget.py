@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.gateway.media.budget import Budget, Fit, fit, least_tokens
 from launcher.gateway.media.costs import PictureCosts
-from launcher.gateway.pictures import BEGIN_AND_END, UNKNOWN_RULE
-from launcher.plan.image_tokens import RULES, ImageRule, image_rule
+from launcher.plan.image_budget import Budget, Fit, fit, least_tokens
+from launcher.plan.image_tokens import BEGIN_AND_END, RULES, UNKNOWN_RULE, ImageRule, image_rule
 
 GLM = ImageRule("glm4v", max_pixels=9633792)
 GLM_4V_9B = image_rule("GLM4VForCausalLM", {"image_size": 1120, "patch_size": 14})
