@@ -23,7 +23,8 @@ GROUP = "launcher"  # the shared library with all the machine code: launcher__my
 # cannot be compiled.
 MODULES = (
     "admit", "answers", "asked", "auth", "bodies", "books", "compat", "cutting", "deadline", "dispatch", "forecast",
-    "framing", "heads", "histograms", "http1", "ingest", "known_heads", "learning", "ledger", "limit", "metrics", "modes", "order", "pace",
+    "framing", "generate", "heads", "histograms", "http1", "ingest", "known_heads",
+    "learning", "ledger", "limit", "metrics", "modes", "order", "pace",
     "pool", "prefix", "price", "prompts", "pump", "rate", "readers", "reasons", "refusal", "relay", "replicas", "requests",
     "rescue", "routes", "server", "shares", "sse", "ticket", "timing", "transcript", "upstream", "usage",
 )  # fmt: skip

@@ -156,7 +156,8 @@ def needs_of(environment, wanted):
         "except LauncherError as error: sys.exit(str(error))\n"
         "external = profile.engine.kind == 'external'\n"
         "print('none' if external else {'cpu': 'cpu', 'cuda': 'gpu'}[profile.hardware.device])\n"
-        "if profile.model.quantization == 'bitsandbytes': print('bnb')"
+        "if profile.model.quantization == 'bitsandbytes': print('bnb')\n"
+        "if profile.gateway.audio.budget != 'original': print('audio')"
     )
     answer = subprocess.run([environment.python, "-c", code, wanted], stdout=subprocess.PIPE)
     if answer.returncode:

@@ -62,6 +62,12 @@ class Deployment:
         )  # fmt: skip
         self._state.cleanup()
 
+    def models(self) -> str:
+        """What the gateway says of its models."""
+        with urlopen(f"{self.gateway}/v1/models", timeout=60) as response:
+            text: str = response.read().decode()
+            return text
+
     def until_idle(self, within_s: float = 300.0) -> None:
         """Waits until the engine works on nothing, by its own word."""
         deadline = time.monotonic() + within_s

@@ -35,7 +35,7 @@ def test_tools_find_nothing(command: list[str]) -> None:
 
 # module → distribution, where the names differ
 DISTRIBUTIONS = {
-    "PIL": "pillow", "huggingface_hub": "huggingface-hub", "prometheus_client": "prometheus-client",
+    "PIL": "pillow", "cykooz_resizer": "cykooz-resizer", "huggingface_hub": "huggingface-hub", "prometheus_client": "prometheus-client",
     "python_multipart": "python-multipart", "yaml": "pyyaml",
 }  # fmt: skip
 IN_THE_ENGINES_PYTHON = {"launcher/engine/convert_gguf.py", "launcher/probe/parser_dump.py"}  # run where vLLM is

@@ -127,7 +127,13 @@ def plan_data(loaded: LoadedProfile, plan: Plan, commands: list[dict[str, Any]])
             "max_len": settings.max_len if settings else None,
         },
         "images": [
-            {"width": i.width, "height": i.height, "seen": [i.seen_width, i.seen_height], "tokens": i.tokens}
+            {
+                "width": i.width,
+                "height": i.height,
+                "sent": [i.sent_width, i.sent_height],
+                "seen": [i.seen_width, i.seen_height],
+                "tokens": i.tokens,
+            }
             for i in plan.image_tokens
         ],
         "settings": {key: {"value": value, "origin": origin} for key, value, origin in settings_of(loaded)},

@@ -117,11 +117,19 @@ def _show_images(plan: Plan) -> None:
     if not plan.image_tokens:
         return
     _heading("Images")
+    has_budget = plan.profile.gateway.images.budget != "original"
+    head = ("SENT", *(("BROUGHT TO",) if has_budget else ()), "SEEN", "TOKENS", "KV CACHE")
     rows = [
-        (f"{i.width}×{i.height}", f"{i.seen_width}×{i.seen_height}", f"{i.tokens:,}", _kib(plan, i.tokens))
+        (
+            f"{i.width}×{i.height}",
+            *((f"{i.sent_width}×{i.sent_height}",) if has_budget else ()),
+            f"{i.seen_width}×{i.seen_height}",
+            f"{i.tokens:,}",
+            _kib(plan, i.tokens),
+        )
         for i in plan.image_tokens
     ]
-    print_table(("SENT", "SEEN", "TOKENS", "KV CACHE"), rows)
+    print_table(head, rows)
 
 
 def _kib(plan: Plan, tokens: int) -> str:

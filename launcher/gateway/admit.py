@@ -58,7 +58,7 @@ def mode_asked(head: RequestHead, own: dict[str, Rules]) -> Rules | None:
 
 def not_served(verdict: Verdict | None, ticket: Ticket, dispatcher: Dispatcher[Any], now: float) -> Refusal:
     """Why a request is refused at arrival, or (None) taken out of the queue: 429 where engines are ready, else 503."""
-    replicas, queue, admission = dispatcher.replicas, dispatcher.queue, dispatcher.admission
+    replicas, waiting, admission = dispatcher.replicas, dispatcher.waiting, dispatcher.admission
     wait = dispatcher.retry_after_s(ticket, now)
     if not replicas.ready_ones:
         why = replicas.reasons().rstrip(".")
@@ -69,10 +69,12 @@ def not_served(verdict: Verdict | None, ticket: Ticket, dispatcher: Dispatcher[A
         )
         return Refusal(503, "engine_failed", message, retry_after_s=wait)
     if verdict is Verdict.QUEUE_FULL:
-        message = f"Too many requests: {len(queue)} wait already (admission.max_queued {admission.max_queued})."
-        if len(queue) < admission.max_queued:
+        message = f"Too many requests: {waiting} wait already (admission.max_queued {admission.max_queued})."
+        if waiting < admission.max_queued:
             most = dispatcher.max_queued_tokens
-            message = f"Too much work waits already: {queue.tokens} tokens (admission.max_queued_tokens {most})."
+            message = (
+                f"Too much work waits already: {dispatcher.waiting_tokens} tokens (admission.max_queued_tokens {most})."
+            )
         return Refusal(429, verdict.value, message, retry_after_s=wait)
     patience = dispatcher.patience_s(ticket)
     if verdict is Verdict.TOO_LATE:
@@ -82,5 +84,5 @@ def not_served(verdict: Verdict | None, ticket: Ticket, dispatcher: Dispatcher[A
             f"it may wait {patience:g} s (admission.deadline)."
         )
         return Refusal(429, verdict.value, message, retry_after_s=wait)
-    message = f"No engine had room within {patience:g} s (admission.deadline); {len(queue)} more wait."
+    message = f"No engine had room within {patience:g} s (admission.deadline); {waiting} more wait."
     return Refusal(429, EVICTED, message, retry_after_s=wait)

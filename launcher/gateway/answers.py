@@ -1,4 +1,5 @@
-"""Changes answers on their way to the client: reasoning folded into the content, training residue taken out.
+"""Changes answers on their way to the client: reasoning folded into the content, training residue taken out, pictures told of,
+and the form of /api/v1/generate.
 
 Only used for requests that ask for it. Both ways of answering give the same text: the deltas of a stream, joined, are
 the content of the whole answer.
@@ -10,6 +11,7 @@ import json
 from typing import Any
 
 from launcher.gateway.compat import Changes
+from launcher.gateway.generate import plain_answer, plain_event
 from launcher.gateway.residue import ResidueFilter, strip_residue
 from launcher.gateway.sse import EventParser, event_data
 
@@ -48,6 +50,11 @@ def change_whole(body: bytes, changes: Changes) -> bytes:
         if text != before:
             holder[key] = text
             changed = True
+    if isinstance(choices, list) and changes.image_info is not None:
+        answer["image_info"] = changes.image_info
+        changed = True
+    if changes.plain and isinstance(answer, dict):
+        return json.dumps(plain_answer(answer)).encode()
     return json.dumps(answer).encode() if changed else body
 
 
@@ -87,7 +94,7 @@ class ChoiceText:
 class EventChanger:
     """Changes a stream of events. Events that need no change keep their bytes."""
 
-    __slots__ = ("_changes", "_choices", "_ended", "_last", "_parser")
+    __slots__ = ("_changes", "_choices", "_ended", "_image_info", "_last", "_parser")
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
@@ -95,6 +102,7 @@ class EventChanger:
         self._choices: dict[int, ChoiceText] = {}
         self._ended: set[int] = set()
         self._last: dict[str, Any] = {}  # an event of the stream, as the pattern for one of ours
+        self._image_info = changes.image_info  # for the first event that there is
 
     def feed(self, data: bytes) -> bytes:
         return b"".join([self._change(event) for event in self._parser.feed(data)])
@@ -125,10 +133,18 @@ class EventChanger:
             return event
         choices = value.get("choices") if isinstance(value, dict) else None
         if not isinstance(choices, list) or not choices:
-            return event
-        self._last = value
+            return self._event(value) if self._changes.plain and isinstance(value, dict) else event
         changed = [self._change_choice(choice) for choice in choices if isinstance(choice, dict)]
-        return _event(value) if any(changed) else event
+        self._last = value
+        if self._image_info is not None:
+            value = {**value, "image_info": self._image_info}
+            self._image_info = None
+            changed.append(True)
+        return self._event(value) if any(changed) or self._changes.plain else event
+
+    def _event(self, value: dict[str, Any]) -> bytes:
+        told = plain_event(value) if self._changes.plain else value
+        return b"" if told is None else b"data: " + json.dumps(told).encode() + b"\n\n"
 
     def _change_choice(self, choice: dict[str, Any]) -> bool:
         index = choice.get("index", 0)
@@ -159,10 +175,6 @@ class EventChanger:
                 is_chat = any("delta" in choice for choice in self._last["choices"] if isinstance(choice, dict))
                 choice = {"index": index, **({"delta": {"content": text}} if is_chat else {"text": text})}
                 choice |= {"logprobs": None, "finish_reason": None}
-                out += _event({**self._last, "choices": [choice]})
+                out += self._event({**self._last, "choices": [choice]})
         self._choices.clear()
         return out
-
-
-def _event(value: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value).encode() + b"\n\n"

@@ -32,6 +32,11 @@ class CountedBody:
         """How many bytes are still to come."""
         return self._length - self.size
 
+    @property
+    def beginning(self) -> bytes:
+        """What has been fed so far."""
+        return bytes(self._begun)
+
     def feed(self, data: bytes) -> bool:
         """Whether it is whole now."""
         left = self._length - self.size

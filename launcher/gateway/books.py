@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from launcher.gateway.access import AccessEntry
@@ -16,7 +16,7 @@ from launcher.gateway.requests import Request
 
 if TYPE_CHECKING:
     from launcher.gateway.heads import RequestHead
-    from launcher.gateway.media.jobs import Shrunk
+    from launcher.gateway.media.intake import Done
     from launcher.gateway.rate import Limits
     from launcher.gateway.relay import Exchange
     from launcher.gateway.server import Gateway
@@ -49,14 +49,14 @@ class Books:
             AccessEntry(self._gateway.now(), identity, method, target, refusal.status, "refused", refusal.reason)
         )
 
-    def pictures(self, shrunk: Sequence[Shrunk], seconds: float) -> None:
-        """The pictures of a request were looked at, which took so long in all."""
+    def media(self, done: Done, seconds: float) -> None:
+        """The pictures and clips of a request were made ready, which took so long in all."""
         metrics = self.metrics
-        metrics.picture_seconds["all"].observe(seconds)
-        for one in shrunk:
-            metrics.pictures["untouched" if one.is_untouched else "shrunk"] += 1
-            for stage, took_s in (("decode", one.decode_s), ("scale", one.scale_s), ("encode", one.encode_s)):
-                metrics.picture_seconds[stage].observe(took_s)
+        metrics.media_seconds["all"].observe(seconds)
+        for what, count in done.outcomes:
+            metrics.media[what] += count
+        for stage, took_s in done.stages:
+            metrics.media_seconds[stage.decode()].observe(took_s)
 
     def close(self, exchange: Exchange, now: float) -> int | None:
         """An exchange has ended. Returns the tokens of its answer, where they are known or can be told."""
@@ -104,7 +104,7 @@ class Books:
             now, head.request_id, head.method, head.target, exchange.status, exchange.outcome, exchange.reason,
             peer[0] if peer else "", head.identity.name, price.model, rules.mode, PRIORITY_NAMES[exchange.priority],
             price.streams, price.image_tokens, price.prompt_tokens, prompt, output, exchange.pieces,
-            max(0.0, (sent_at or now) - arrived_at),
+            max(0.0, (sent_at or now) - arrived_at - exchange.media_s),
             exchange.began_at - arrived_at if exchange.began_at else 0.0,
             now - arrived_at, -1 if exchange.replica is None else exchange.replica.index, exchange.retries, exchange.resumes,
             exchange.bytes_in, exchange.bytes_out,
@@ -114,7 +114,7 @@ class Books:
         metrics, price = self.metrics, exchange.price
         rules = self._gateway.dispatcher.rules_for(exchange)
         series = metrics.series(length_label(price.prompt_tokens), rules.mode, PRIORITY_NAMES[exchange.priority])
-        series.queue.observe(exchange.sent_at - exchange.arrived_at)
+        series.queue.observe(exchange.sent_at - exchange.arrived_at - exchange.media_s)
         series.e2e.observe(elapsed)
         pieces = exchange.pieces
         if exchange.is_events:
@@ -146,8 +146,12 @@ class Books:
         yield "launcher_ledger_corrections", (), dispatcher.corrections
         yield "launcher_limit_moves", (), dispatcher.limit_moves
         yield "launcher_access_log_dropped_lines", (), gateway.access.dropped if gateway.access else 0
-        yield "launcher_queued", (), dispatcher.queue.count
-        yield "launcher_queued_tokens", (), dispatcher.queue.tokens
+        uploads = gateway.intake.store
+        yield "launcher_uploads", (), len(uploads)
+        yield "launcher_upload_bytes", (), uploads.size
+        yield "launcher_upload_evictions", (), uploads.evicted
+        yield "launcher_queued", (), dispatcher.waiting
+        yield "launcher_queued_tokens", (), dispatcher.waiting_tokens
         yield "launcher_connections", (), len(gateway.connections)
         yield "launcher_draining", (), gateway.is_draining
         yield "launcher_mode_info", (gateway.mode,), 1

@@ -5,6 +5,8 @@ them) become vLLM's ``chat_template_kwargs.enable_thinking`` and ``include_reaso
 if both are given and differ, the request is refused, since one of the two would have to be ignored. With
 ``return_reasoning: true`` the reasoning is also folded into the content as ``<think>…</think>``, because
 langchain-openai drops the field ``reasoning``; the field itself stays for those who read it.
+
+``return_image_info: true`` has the answer tell what was done with each picture, in a field ``image_info``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from launcher.gateway.refusal import bad_request
 from launcher.profile.model import TemplatePolicy
 
 # Cheap searches that tell whether a body has to be parsed at all.
-THINKING_KEYS = (b'"enable_thinking"', b'"return_reasoning"')
+SWITCHES = (b'"enable_thinking"', b'"return_reasoning"', b'"return_image_info"')
 IMAGE_MARK = b"image"
 IMAGE_PARTS = frozenset({"image_url", "input_image", "image", "image_pil", "image_embeds"})
 
@@ -25,31 +27,70 @@ IMAGE_PARTS = frozenset({"image_url", "input_image", "image", "image_pil", "imag
 class Changes:
     """A request's body as it goes to the engine, and what is to be done to the answer."""
 
-    __slots__ = ("body", "fold_reasoning", "strip", "touch_answer")
+    __slots__ = ("body", "fold_reasoning", "image_info", "plain", "strip", "tells_images", "touch_answer")
 
-    def __init__(self, body: bytes, fold_reasoning: bool = False, strip: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        fold_reasoning: bool = False,
+        strip: tuple[str, ...] = (),
+        tells_images: bool = False,
+        plain: bool = False,
+    ) -> None:
         self.body, self.fold_reasoning, self.strip = body, fold_reasoning, strip
-        self.touch_answer = fold_reasoning or bool(strip)
+        self.tells_images = tells_images  # the answer is to have the field image_info
+        self.image_info: list[dict[str, Any]] | None = None  # that, once it is known
+        self.plain = plain  # the answer is to be in the form of /api/v1/generate
+        self.touch_answer = fold_reasoning or bool(strip) or tells_images or plain
 
 
 def change_chat(body: bytes, policy: TemplatePolicy) -> Changes:
-    """Applies the client's thinking switches and the profile's template policy to a chat request. Raises Refused."""
+    """Applies the client's switches and the profile's template policy to a chat request. Raises Refused."""
     searched = body if len(body) < CUT_FROM else cut(body)[0]  # a search through a megabyte of picture takes 250 µs
-    has_switches = THINKING_KEYS[0] in searched or THINKING_KEYS[1] in searched
-    reorders = policy.image_first and IMAGE_MARK in searched
-    if not has_switches and not reorders:
+    has_switches = SWITCHES[0] in searched or SWITCHES[1] in searched or SWITCHES[2] in searched
+    arranges = (policy.image_first or policy.number_images) and IMAGE_MARK in searched
+    if not has_switches and not arranges and not policy.stop:
         return Changes(body, strip=policy.strip)
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError):  # the engine's own words for it are better than ours
-        return Changes(body, strip=policy.strip)
-    if not isinstance(request, dict):
+    request = _decoded(body)
+    if request is None:
         return Changes(body, strip=policy.strip)
     changed = "enable_thinking" in request or "return_reasoning" in request
     fold = changed and _switch_thinking(request)
-    if reorders:
-        changed = put_images_first(request.get("messages")) or changed
-    return Changes(json.dumps(request).encode() if changed else body, fold, policy.strip)
+    tells = "return_image_info" in request
+    changed = changed or tells
+    tells = bool(tells and _take_flag(request, "return_image_info"))
+    if arranges:
+        changed = arrange_images(request.get("messages"), policy) or changed
+    changed = add_stops(request, policy.stop) or changed
+    return Changes(json.dumps(request).encode() if changed else body, fold, policy.strip, tells)
+
+
+def change_completion(body: bytes, policy: TemplatePolicy) -> Changes:
+    """The same for /v1/completions, which has no messages."""
+    request = _decoded(body) if policy.stop else None
+    if request is not None and add_stops(request, policy.stop):
+        body = json.dumps(request).encode()
+    return Changes(body, strip=policy.strip)
+
+
+def _decoded(body: bytes) -> dict[str, Any] | None:
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError):  # the engine's own words for it are better than ours
+        return None
+    return request if isinstance(request, dict) else None
+
+
+def add_stops(request: dict[str, Any], stops: tuple[str, ...]) -> bool:
+    """Adds the profile's stop strings to those of the request. True: something was added."""
+    asked = request.get("stop")
+    own = [asked] if isinstance(asked, str) else [] if asked is None else asked
+    if not isinstance(own, list):  # no stop strings: the engine refuses it
+        return False
+    more = [stop for stop in stops if stop not in own]
+    if more:
+        request["stop"] = own + more
+    return bool(more)
 
 
 def _switch_thinking(request: dict[str, Any]) -> bool:
@@ -82,6 +123,29 @@ def _agree(value: bool, other: Any, name: str, other_name: str) -> None:
         told, other_told = json.dumps(value), json.dumps(other)[:80]
         message = f"{name} is {told} but {other_name} is {other_told}: give one of them, or the same value in both."
         raise bad_request("conflicting_values", message, name)
+
+
+def arrange_images(messages: Any, policy: TemplatePolicy) -> bool:
+    """Images first, and numbered, as far as the profile says so. True: something changed."""
+    changed = policy.image_first and put_images_first(messages)
+    return (policy.number_images and number_images(messages)) or changed
+
+
+def number_images(messages: Any) -> bool:
+    """Writes 'Image 1:' and so on before each image, through all messages, if there are several. True: there are."""
+    found = [
+        (parts, part)
+        for message in (messages if isinstance(messages, list) else ())
+        if isinstance(message, dict) and isinstance(parts := message.get("content"), list)
+        for part in parts
+        if _is_image(part)
+    ]
+    if len(found) < 2:
+        return False
+    for number, (parts, image) in enumerate(found, 1):
+        at = next(index for index, part in enumerate(parts) if part is image)
+        parts.insert(at, {"type": "text", "text": f"Image {number}:"})
+    return True
 
 
 def put_images_first(messages: Any) -> bool:

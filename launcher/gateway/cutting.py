@@ -30,6 +30,7 @@ MAX_OPENED = 50_000
 _BACKSLASH = 0x5C
 # sre finds a literal beginning twice as fast as bytes.find does: 170 µs against 370 in a megabyte of text.
 _BEGINS = re.compile(rb'"data(?::|"[ \t\r\n]*:[ \t\r\n]*")').search
+_DATA_URL = re.compile(rb'(?<!\\)"data:image/[a-z+.-]{1,20};base64,').search
 _MARK = "cut:" + secrets.token_hex(8) + ":"
 _MARKED = re.compile(_MARK.encode() + rb"(\d+)").sub
 _decode = msgspec.json.Decoder().decode
@@ -107,6 +108,12 @@ def cut(body: bytes) -> tuple[bytes, list[Span]]:
         return body, cuts
     pieces.append(body[done:])
     return b"".join(pieces), cuts
+
+
+def first_data_url(beginning: bytes) -> int | None:
+    """Where the first ``data:`` URL of a body that has begun has its base64; None: none is to be seen yet."""
+    found = _DATA_URL(beginning)
+    return None if found is None else found.end()
 
 
 def decode(data: bytes) -> Any:

@@ -46,6 +46,8 @@ class Dispatcher(Generic[T]):
         self.replicas, self.admission, self.capacity = replicas, admission, capacity
         self.shares = Shares(capacity.batch_tokens * CREDIT_BUDGETS)
         self.started: dict[T, None] = {}  # all that hold something, in the order in which they were sent
+        self.preparing: dict[T, None] = {}  # let in, and not ready to be sent yet: they hold nothing
+        self._preparing_tokens = 0
         self.limit_moves = 0  # of adaptive limits
         self.corrections = 0  # ledgers that were not the sum of what is on its way; a bug of ours, each time
         self.queue: Waiting[T] = Waiting(capacity.batch_tokens * SHARE_SLACK)
@@ -101,12 +103,48 @@ class Dispatcher(Generic[T]):
         patience_s = self.patience_s(ticket)
         verdict = self._may_wait(ticket, now, patience_s)
         if verdict is Verdict.QUEUED:
-            self.shares.open(ticket)
-            ticket.rank = length_group(ticket.work_tokens) + self._ageing * ticket.arrived_at
-            self._queue(ticket, ticket.arrived_at + patience_s)
+            self._line_up(ticket, ticket.arrived_at + patience_s)
         else:
             ticket.place = Place.ENDED
         return verdict
+
+    def prepare(self, ticket: T, now: float) -> Verdict:
+        """Lets in, or refuses, a ticket that takes a while before it can be sent; then ``prepared`` hands it in.
+
+        Until then it holds no room, so that no engine waits for it, and has no deadline: its sender is not to pay for
+        our work, which has limits of its own.
+        """
+        verdict = self.foresee(ticket, now)
+        if verdict is Verdict.QUEUED:
+            ticket.place, verdict = Place.PREPARING, Verdict.PREPARING
+            self.preparing[ticket] = None
+            self._preparing_tokens += ticket.work_tokens
+        else:
+            ticket.place = Place.ENDED
+        return verdict
+
+    def prepared(self, ticket: T, now: float) -> Verdict:
+        """The ticket can be sent: its deadline begins. After QUEUED the caller pumps, as after submit."""
+        self._unprepare(ticket)
+        usable = self._usable(now)
+        self._assess(ticket, usable)
+        if not self.queue.count:
+            self._settle(now)
+            if self._start_somewhere(ticket, now, usable, is_first=True):
+                return Verdict.STARTED
+        self.inflow.note(ticket, now)
+        self._line_up(ticket, now + self.patience_s(ticket))
+        return Verdict.QUEUED
+
+    def foresee(self, ticket: T, now: float) -> Verdict:
+        """What a ticket would be told now: QUEUED if it may come, at once or after a wait. Changes nothing but the ticket."""
+        usable = self._usable(now)
+        self._assess(ticket, usable)
+        if not usable:
+            return Verdict.NOT_READY
+        ticket.lane = 1 + ticket.priority
+        has_room = not self.queue.count and any(self._fits(ticket, replica) for replica in usable)
+        return Verdict.QUEUED if has_room else self._may_wait(ticket, now, self.patience_s(ticket))
 
     def first_token(self, ticket: T, now: float) -> list[T]:
         """The ticket's first token has come: its prompt is no longer ahead of anybody. Returns who may start now."""
@@ -148,6 +186,8 @@ class Dispatcher(Generic[T]):
         elif ticket.place is Place.QUEUED:
             self.queue.remove(ticket)
         else:
+            if ticket.place is Place.PREPARING:
+                self._unprepare(ticket)
             ticket.place = Place.ENDED
             return []
         self._end(ticket)
@@ -279,14 +319,38 @@ class Dispatcher(Generic[T]):
         ticket.work_tokens = ticket.prefill_tokens + price.output_tokens
         ticket.kv_tokens = price.prompt_tokens + price.output_tokens
 
+    @property
+    def waiting(self) -> int:
+        """How many wait: for an engine, or to be ready for one."""
+        return self.queue.count + len(self.preparing)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """The work of these."""
+        return self.queue.tokens + self._preparing_tokens
+
     def _may_wait(self, ticket: T, now: float, patience_s: float) -> Verdict:
-        queue, admission = self.queue, self.admission
-        if queue.count >= admission.max_queued:
+        waiting = self.waiting
+        if waiting >= self.admission.max_queued:
             return Verdict.QUEUE_FULL
-        if queue.count and queue.tokens + ticket.work_tokens > self.max_queued_tokens:
+        if waiting and self.waiting_tokens + ticket.work_tokens > self.max_queued_tokens:
             return Verdict.QUEUE_FULL
         wait = self.expected_wait_s(ticket, now)
         return Verdict.TOO_LATE if wait is not None and wait > MISSED * patience_s else Verdict.QUEUED
+
+    def _fits(self, ticket: T, replica: Replica) -> bool:
+        ledger, room = replica.ledger, self._burst
+        return self.caps(replica).fits(ledger, ticket.prefill_tokens, ticket.sequences, ticket.kv_tokens, room)
+
+    def _unprepare(self, ticket: T) -> None:
+        del self.preparing[ticket]
+        self._preparing_tokens -= ticket.work_tokens
+
+    def _line_up(self, ticket: T, deadline_at: float) -> None:
+        """Into the queue, by its lane, its length and its age."""
+        self.shares.open(ticket)
+        ticket.rank = length_group(ticket.work_tokens) + self._ageing * ticket.arrived_at
+        self._queue(ticket, deadline_at)
 
     def _queue(self, ticket: T, deadline_at: float) -> None:
         ticket.place, ticket.deadline_at, ticket.passed_since = Place.QUEUED, deadline_at, 0.0
@@ -319,7 +383,7 @@ class Dispatcher(Generic[T]):
             return False
         if ticket.place is Place.QUEUED:
             self.queue.remove(ticket)
-        elif ticket.place is Place.NEW:
+        elif ticket.place is Place.NEW or ticket.place is Place.PREPARING:
             self.shares.open(ticket)
         self._start(ticket, best, best_prefill, now)
         return True

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("launcher.gateway")
 LINGER_S = 2.0  # how long a refused upload is read and thrown away, so that its sender sees the answer and not a reset
 CROWDED_RETRY_S = 1.0
+GLIMPSE = 2048  # bytes of a large body that tell whether the rest is worth reading
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -51,6 +52,7 @@ class Server(Protocol):
     connections: set[ClientConnection]
 
     def route(self, head: RequestHead) -> Route: ...
+    def glimpse(self, head: RequestHead, route: Route, beginning: bytes) -> None: ...
     def handle(self, connection: ClientConnection, request: Request) -> None: ...
     def refused(self, refusal: Refusal, head: RequestHead | None) -> None: ...
     def stalled(self, connection: ClientConnection) -> None: ...
@@ -68,6 +70,7 @@ class ClientConnection(asyncio.Protocol):
         "_deadline",
         "_filler",
         "_reading_paused",
+        "_receiving_since",
         "_unread",
         "_unread_bytes",
         "answering",
@@ -91,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         self._begun = False  # a head has begun: its time runs
         self._reading_paused = False
         self._filler: BodyFiller | None = None  # reads the body at hand
+        self._receiving_since = 0.0  # when it began; 0: it came whole, or there is none
         self._deadline = Deadline(loop, self._too_late)
         self._unread: Deadline | None = None  # for the client to read what was written; made when it first lags
         self._unread_bytes = 0  # how much that was when last looked at
@@ -179,6 +183,8 @@ class ClientConnection(asyncio.Protocol):
             while True:
                 try:
                     request = reader.read(data)
+                    if request is None and reader.body is not None:
+                        self._glimpse(reader)
                 except Refused as refused:
                     unread = reader.head is not None and reader.head.has_body
                     self._refuse_unserved(refused.refusal, reader.head, unread)
@@ -193,14 +199,28 @@ class ClientConnection(asyncio.Protocol):
         finally:
             self._advancing = False
 
+    def _glimpse(self, reader: RequestReader) -> None:
+        """Has the beginning of a large body looked at, once: who is refused by it need not send the rest. Raises Refused."""
+        body = reader.body
+        if self._receiving_since or not isinstance(body, CountedBody) or body.left < LARGE:
+            return
+        if reader.invites or body.size >= GLIMPSE:
+            assert reader.head is not None
+            assert reader.route is not None
+            self.server.glimpse(reader.head, reader.route, body.beginning)
+
     def _await_more(self) -> None:
         """Sets the time for the rest of the request."""
         reader, settings = self.reader, self.server.settings
         if reader.body is not None:
+            self._deadline.move(settings.body_timeout)
             if reader.invites:
                 reader.invites = False
                 self.transport.write(CONTINUE)
-            self._deadline.move(settings.body_timeout)
+            if reader.body.size < GLIMPSE and reader.body.left >= LARGE:
+                return  # more of it will come at once, and then tells more
+            if not self._receiving_since:
+                self._receiving_since = self.loop.time()
             if reader.body.left >= LARGE and isinstance(reader.body, CountedBody):
                 self._filler = BodyFiller(self, reader.body)
                 self._read_with(self._filler)
@@ -236,6 +256,9 @@ class ClientConnection(asyncio.Protocol):
         self.state = BUSY
         self._deadline.clear()
         request.arrived_at = self.loop.time()
+        if self._receiving_since:
+            request.receive_s = request.arrived_at - self._receiving_since
+            self._receiving_since = 0.0
         try:
             self.server.handle(self, request)
         except Refused as refused:

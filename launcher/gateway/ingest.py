@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from launcher.gateway.compat import Changes, change_chat
+from launcher.gateway.compat import Changes, change_chat, change_completion
+from launcher.gateway.generate import chat_of
 from launcher.gateway.replicas import Replica
 from launcher.gateway.requests import Request
 from launcher.profile.model import TemplatePolicy
@@ -13,20 +14,23 @@ _ENCODINGS = b"accept-encoding"
 def prepare(request: Request, policy: TemplatePolicy) -> Changes:
     """What the request becomes, and what is done to its answer. Raises Refused."""
     route = request.route
+    if route.is_plain:
+        changes = change_chat(chat_of(request.body), policy)
+        return Changes(changes.body, False, changes.strip, tells_images=True, plain=True)
     if route.is_chat:
         return change_chat(request.body, policy)
-    return Changes(request.body, strip=policy.strip if route.has_choices else ())
+    return change_completion(request.body, policy) if route.has_choices else Changes(request.body)
 
 
 def engine_head(request: Request, changes: Changes, body_bytes: int, replica: Replica) -> bytes:
     """The head of the request to a replica: the client's end-to-end headers, with what this hop needs."""
-    head = request.head
-    lines = head.lines
+    head, route = request.head, request.route
+    lines, target = head.lines, route.engine_path.encode("ascii") if route.is_plain else head.target
     if replica.own_names and head.credentials:  # the engine's own key goes in their place
         lines = [line for line in lines if line not in head.credentials]
     if changes.touch_answer:  # an answer that is to be changed must come as plain text
         lines = [line for line in lines if line[: line.index(b":")].lower() != _ENCODINGS]
-    start = b"%b %b%b HTTP/1.1" % (head.method, replica.prefix, head.target)
+    start = b"%b %b%b HTTP/1.1" % (head.method, replica.prefix, target)
     length = [b"content-length: %d" % body_bytes] if body_bytes or head.method == b"POST" else []
     identity = b"x-request-id: " + head.request_id
     return b"\r\n".join([start, replica.host_line, *lines, *replica.extra_lines, identity, *length, b"\r\n"])

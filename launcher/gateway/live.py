@@ -103,7 +103,7 @@ def state(gateway: Gateway, *, name: str, uptime_s: float, minute: LastMinute, n
         "uptime_s": round(uptime_s, 1),
         "connections": len(gateway.connections),
         "in_flight": sum(replica.in_flight for replica in gateway.replicas.all),
-        "queue": queue(dispatcher.queue, now),
+        "queue": queue((*dispatcher.queue, *dispatcher.preparing), now),
         "replicas": [replica_state(gateway, replica) for replica in gateway.replicas.all],
         "totals": totals(gateway.metrics),
         "last_minute": minute.figures(counts(gateway.metrics, now)),

@@ -85,13 +85,16 @@ TABLE: dict[str, tuple[str, Labels, str]] = {
         ("outcome",),
         "Streams broken by their engine: resumed elsewhere, failed, or ineligible for it.",
     ),
-    # Pictures.
-    "launcher_pictures": ("counter", ("outcome",), "Pictures that were looked at: shrunk, or untouched."),
-    "launcher_picture_seconds": (
+    # Pictures and clips.
+    "launcher_media": ("counter", ("outcome",), "Pictures and clips that were looked at: shrunk, untouched, or cut."),
+    "launcher_media_seconds": (
         "histogram",
         ("stage",),
-        "Pictures that were made smaller: decode, scale, encode; and all of it, waiting included, for each request.",
+        "Pictures and clips of a request: fetch, decode, scale, encode (added up), and all of it, waiting included.",
     ),
+    "launcher_uploads": ("gauge", (), "Uploads that are kept."),
+    "launcher_upload_bytes": ("gauge", (), "Memory that they take."),
+    "launcher_upload_evictions": ("counter", (), "Uploads that went to make room for others."),
     # Tokens.
     "launcher_key_tokens": (
         "counter",
@@ -153,8 +156,8 @@ class Metrics:
         self.client_stalls = 0
         self.received_bytes = 0
         self.sent_bytes = 0
-        self.pictures: defaultdict[str, int] = defaultdict(int)
-        self.picture_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self.media: defaultdict[str, int] = defaultdict(int)
+        self.media_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.durations: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.first_bytes: defaultdict[int, Histogram] = defaultdict(Histogram)
 
@@ -221,7 +224,7 @@ class Metrics:
             ("launcher_evictions", self.evictions),
             ("launcher_retries", self.retries),
             ("launcher_stream_resumes", self.resumes),
-            ("launcher_pictures", self.pictures),
+            ("launcher_media", self.media),
         ):
             for label, count in counts.items():
                 yield name, (label,), count
@@ -246,8 +249,8 @@ class Metrics:
             yield "launcher_request_queue_time_seconds", labels, series.queue
         for route, histogram in self.durations.items():
             yield "launcher_request_duration_seconds", (route,), histogram
-        for stage, histogram in self.picture_seconds.items():
-            yield "launcher_picture_seconds", (stage,), histogram
+        for stage, histogram in self.media_seconds.items():
+            yield "launcher_media_seconds", (stage,), histogram
         for replica, histogram in self.first_bytes.items():
             yield "launcher_engine_first_byte_seconds", (str(replica),), histogram
 

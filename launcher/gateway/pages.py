@@ -42,7 +42,7 @@ def _ready(gateway: Gateway) -> Page:
     ]
     ready = bool(gateway.replicas.ready_ones) and not gateway.is_draining
     reason = gateway.drain_reason if gateway.is_draining else "" if ready else gateway.replicas.reasons()
-    body = {"ready": ready, "reason": reason, "queued": len(gateway.dispatcher.queue), "replicas": replicas}
+    body = {"ready": ready, "reason": reason, "queued": gateway.dispatcher.waiting, "replicas": replicas}
     return _json(200 if ready else 503, body)
 
 

@@ -11,14 +11,9 @@ from __future__ import annotations
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 
-from launcher.plan.image_tokens import ImageRule
-
 HEAD_BYTES = 384  # decoded at once: all of it for four of the formats, and for most JPEGs
 MAX_SEGMENTS = 512  # of a JPEG before its size; a large colour profile takes some tens
 SAMPLES = 64  # bytes of the payload that go into a fingerprint, besides its ends
-BEGIN_AND_END = 2  # tokens around each picture: begin and end of image, vision start and end
-# Where the model's arithmetic is not known: one token for 28×28 pixels, up to 4,096, as the Qwen-VL models count.
-UNKNOWN_RULE = ImageRule("qwen_vl", min_pixels=56 * 56, max_pixels=28 * 28 * 4096)
 
 Size = tuple[int, int]
 # Start of frame: the JPEG markers that carry the size. C4, C8 and CC are something else.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher.gateway import asked as ask
@@ -10,6 +11,7 @@ from launcher.gateway.asked import MOST_TOKENS, SHAPES, UPLOADS, Shape
 from launcher.gateway.cutting import Body
 from launcher.gateway.learning import Answers, Features, TextRate, TextRates
 from launcher.gateway.media.costs import Budgets
+from launcher.gateway.pictures import Size
 from launcher.gateway.prefix import BLOCK_BYTES, TOKEN_BYTES, Chain, Segment, make_chain
 from launcher.gateway.prompts import SOUND_BYTES_PER_TOKEN, Prompt
 from launcher.gateway.usage import find_usage
@@ -98,6 +100,7 @@ class Pricer:
         """
         self.model, self.context_tokens, self.counter = model, context_tokens, counter
         self.budgets = budgets or Budgets(image_rule)
+        self.upload_size: Callable[[str], Size | None] | None = None  # of an upload; set by whoever keeps them
         self._rates = TextRates()
         self._frames = TextRates()  # where the text is counted: what the template adds to it
         self._answers = Answers()
@@ -122,7 +125,7 @@ class Pricer:
         asked = body.value
         if type(asked) is not dict:
             return self._unread(body.size, 0, key, shape.generates), None
-        prompt = Prompt(body, self.budgets, mode)
+        prompt = Prompt(body, self.budgets, mode, self.upload_size)
         prompt.count = shape.read(prompt, asked)
         return self._sum(shape, asked, prompt, key), prompt
 

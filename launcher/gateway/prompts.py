@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import Any
 
 from launcher.gateway.cutting import Body
 from launcher.gateway.learning import Features, count_digits
 from launcher.gateway.media.costs import Budgets
-from launcher.gateway.media.found import Found
-from launcher.gateway.pictures import fingerprint, picture_size
+from launcher.gateway.media.found import UPLOAD, Found, Picture
+from launcher.gateway.pictures import Size, fingerprint, picture_size
 from launcher.gateway.prefix import Segment
 
 SEPARATOR = "\x1e"  # between pieces of text; stands for the template's own marks
@@ -34,9 +35,14 @@ class Prompt:
     is_exact = True  # whether all that is no text is known exactly
     repeated = (0, 0)  # characters, and bytes of UTF-8 above one for each, that stand here once and are read again
 
-    def __init__(self, body: Body, budgets: Budgets, mode: str = "") -> None:
-        self.body, self.budgets, self.mode = body, budgets, mode
-        self.found: list[Found] = []  # the pictures that are in the body, or named by it
+    def __init__(
+        self, body: Body, budgets: Budgets, mode: str = "", upload_size: Callable[[str], Size | None] | None = None
+    ) -> None:
+        """``upload_size``: of an upload by its id, where it is known."""
+        self.body, self.budgets, self.mode, self._upload_size = body, budgets, mode, upload_size
+        self.pictures: list[Picture] = []  # those that are in the body, or named by it
+        self.clips: list[Found] = []  # of sound, likewise
+        self.video_links = 0  # videos named by URL
         self.pieces: list[str] = []
         self.marks: list[tuple[int, int, int]] = []  # before which piece, fingerprint, tokens
 
@@ -83,15 +89,18 @@ class Prompt:
         """A picture, by data URL, by URL, or by its base64 alone; the string is ``holder[key]``."""
         url = holder[key]
         data, start, end = self._bytes_of(url)
+        costs = self.budgets.of(self.mode, detail if type(detail) is str else "")
+        size: Size | None = None
         if not is_bare and data[start : start + 5] != b"data:":
-            untouched = self.budgets.untouched
-            self.found.append(Found(holder, key, untouched, url if type(url) is str else ""))
-            return self._add_picture(hash(data[start:end]), untouched.unseen, False)
+            link = url if type(url) is str else ""
+            if self._upload_size is not None and link.startswith(UPLOAD):
+                size = self._upload_size(link[len(UPLOAD) :])
+            self.pictures.append(Picture(holder, key, costs, link, size=size))
+            return self._add_picture(hash(data[start:end]), costs.of(size), size is not None and costs.is_known)
         if not is_bare:
             start = data.find(b",", start, end) + 1 or end
         size = picture_size(data, start, end)
-        costs = self.budgets.of(self.mode, detail if type(detail) is str else "")
-        self.found.append(Found(holder, key, costs, "", data, start, end, size, is_bare))
+        self.pictures.append(Picture(holder, key, costs, "", data, start, end, size, is_bare))
         self._add_picture(fingerprint(data, start, end), costs.of(size), size is not None and costs.is_known)
 
     def _add_picture(self, print_: int, tokens: int, is_exact: bool) -> None:
@@ -103,15 +112,33 @@ class Prompt:
         """A picture that is not in the body: named by its uuid, or given as embeddings."""
         self._add_picture(0, self.budgets.untouched.unseen, False)
 
-    def sound(self, value: Any, is_url: bool = False) -> None:
-        data, start, end = self._bytes_of(value)
-        tokens = UNSEEN_SOUND_TOKENS
-        if not is_url or data[start : start + 5] == b"data:":
+    @property
+    def has_media(self) -> bool:
+        """Whether there is anything but text to look at."""
+        return bool(self.pictures or self.clips or self.video_links)
+
+    def sound(self, holder: dict[str, Any], key: str, is_bare: bool = False) -> None:
+        """A clip, by URL or by its base64 alone; the string is ``holder[key]``."""
+        url = holder.get(key)
+        data, start, end = self._bytes_of(url)
+        fingerprint_ = fingerprint(data, start, end)
+        costs, tokens, link = self.budgets.clip, UNSEEN_SOUND_TOKENS, ""
+        if is_bare or data[start : start + 5] == b"data:":
+            start = start if is_bare else data.find(b",", start, end) + 1 or end
             tokens = 1 + (end - start) * 3 // 4 // SOUND_BYTES_PER_TOKEN
-        self._add_media(fingerprint(data, start, end), tokens)
+        else:
+            link = url if type(url) is str else ""
+        self.clips.append(Found(holder, key, link, data, start, end, is_bare))
+        self._add_media(fingerprint_, tokens if costs is None else costs.of(tokens))
+
+    def unseen_sound(self) -> None:
+        """A clip that is given as embeddings."""
+        self._add_media(0, UNSEEN_SOUND_TOKENS)
 
     def video(self, value: Any) -> None:
-        self._add_media(fingerprint(*self._bytes_of(value)), VIDEO_PICTURES * self.budgets.untouched.unseen)
+        data, start, end = self._bytes_of(value)
+        self.video_links += type(value) is str and data[start : start + 5] != b"data:"
+        self._add_media(fingerprint(data, start, end), VIDEO_PICTURES * self.budgets.untouched.unseen)
 
     def _add_media(self, print_: int, tokens: int) -> None:
         self.media_tokens += tokens

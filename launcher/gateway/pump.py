@@ -32,13 +32,20 @@ class Pump:
     def submit(self, exchange: Exchange) -> None:
         """Starts, queues or refuses a new request."""
         dispatcher, now = self._dispatcher, exchange.arrived_at
-        verdict = dispatcher.submit(exchange, now)
+        verdict = dispatcher.prepare(exchange, now) if exchange.is_preparing else dispatcher.submit(exchange, now)
         if verdict is Verdict.STARTED:
             start(exchange)
         elif verdict is Verdict.QUEUED:
             self.turn()
-        else:
+        elif verdict is not Verdict.PREPARING:
             exchange.refuse(not_served(verdict, exchange, dispatcher, now))
+
+    def prepared(self, exchange: Exchange) -> None:
+        """Starts or queues a request that can be sent now."""
+        if self._dispatcher.prepared(exchange, self._loop.time()) is Verdict.STARTED:
+            start(exchange)
+        else:
+            self.turn()
 
     def first_token(self, exchange: Exchange) -> None:
         """An answer begins: the prompt room that its request held is free."""

@@ -37,13 +37,16 @@ def _image(prompt: Prompt, part: dict[str, Any], depth: int) -> None:
 
 def _audio_url(prompt: Prompt, part: dict[str, Any], depth: int) -> None:
     url = part.get("audio_url")
-    prompt.sound(url.get("url") if type(url) is dict else url, is_url=True)
+    if type(url) is dict:
+        prompt.sound(url, "url")
+    else:
+        prompt.sound(part, "audio_url")
 
 
 def _input_audio(prompt: Prompt, part: dict[str, Any], depth: int) -> None:
     audio = part.get("input_audio")
     if type(audio) is dict:
-        prompt.sound(audio.get("data"))
+        prompt.sound(audio, "data", is_bare=True)
 
 
 def _video_url(prompt: Prompt, part: dict[str, Any], depth: int) -> None:
@@ -74,7 +77,7 @@ _PARTS: dict[str, _PartReader] = {
     "image": _image,
     "image_embeds": lambda prompt, part, depth: prompt.unseen_picture(),
     "audio_url": _audio_url,
-    "audio_embeds": lambda prompt, part, depth: prompt.sound(None, is_url=True),
+    "audio_embeds": lambda prompt, part, depth: prompt.unseen_sound(),
     "input_audio": _input_audio,
     "video_url": _video_url,
     "video_embeds": lambda prompt, part, depth: prompt.video(None),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from launcher.gateway.answers import EventChanger, change_whole
 from launcher.gateway.compat import Changes
-from launcher.gateway.dispatch import Place, Ticket
+from launcher.gateway.dispatch import Ticket
 from launcher.gateway.failures import BUSY_RETRY_S, failure_of
 from launcher.gateway.heads import ResponseHead
 from launcher.gateway.http1 import ClientConnection, connection_line
@@ -24,7 +24,7 @@ from launcher.gateway.requests import Request
 from launcher.gateway.rescue import COMMENT_S, Rescue
 from launcher.gateway.resume import finish_events, waiting_comment
 from launcher.gateway.routes import Kind
-from launcher.gateway.timing import server_timing
+from launcher.gateway.timing import Stage, server_timing
 from launcher.gateway.upstream import EngineConnection, Reading
 
 if TYPE_CHECKING:
@@ -59,10 +59,11 @@ class Exchange(Ticket):
     bytes_out = 0
     pieces = 0
     first_byte_at = 0.0
-    awaits_pictures = False  # they are being made smaller
-    pictures_task: asyncio.Task[None] | None = None
-    pictures_s = 0.0  # how long that took
-    _pictures_told = b""  # what was done to them, for X-Launcher-Images
+    is_preparing = False  # its pictures and clips are fetched, or made smaller
+    media_task: asyncio.Task[None] | None = None  # which does that
+    media_s = 0.0  # how long that took
+    _stages: Sequence[Stage] = ()  # of that, for Server-Timing
+    _media_lines: Sequence[bytes] = ()  # header lines that tell what was done
     keeps_tail = False
     tail = b""  # the answer's last bytes, where they may tell what it came to in tokens
     charged_to: Limits | None = None  # of the key, for this request
@@ -101,22 +102,21 @@ class Exchange(Ticket):
     def start(self, fresh: bool = False) -> None:
         """Sends the request to ``self.replica``, over an idle connection unless a fresh one is asked for."""
         assert self.replica is not None
-        if self.awaits_pictures:  # its place is kept
-            return
         connection = None if fresh else self._gateway.pool.take(self.replica)
         if connection is None:
             self._gateway.spawn(self._dial(self.replica))
         else:
             self._send(connection, self.replica)
 
-    def pictures_done(self, body: bytes, told: bytes, seconds: float) -> None:
-        """Its pictures are as they go on; it is sent at once if its turn has come meanwhile."""
-        if self.ended:
-            return
-        self._changes.body, self._pictures_told, self.pictures_s = body, told, seconds
-        self.awaits_pictures = False
-        if self.place is Place.STARTED:
-            self.start()
+    def media_told(self, lines: Sequence[bytes], image_info: list[dict[str, Any]], stages: Sequence[Stage]) -> None:
+        """What was done with its pictures and clips."""
+        self._media_lines, self._stages = lines, (*self._stages, *stages)
+        if self._changes.tells_images:
+            self._changes.image_info = image_info
+
+    def prepared(self, body: bytes, seconds: float) -> None:
+        """It can be sent: ``body`` has its pictures and clips as they go on."""
+        self._changes.body, self.media_s, self.is_preparing = body, seconds, False
 
     async def _dial(self, replica: Replica) -> None:
         pool = self._gateway.pool
@@ -182,7 +182,7 @@ class Exchange(Ticket):
         if head.is_events and head.status == 200 and not head.is_encoded and gateway.may_resume(self.price, sent_body):
             self._rescue = Rescue(
                 sent_body,
-                self.request.route.name,
+                self.request.route.engine_path,
                 framed=self._as_it_came,
                 whole_only=changes,
                 default_temperature=gateway.default_temperature,
@@ -209,10 +209,13 @@ class Exchange(Ticket):
         """The engine's head with our own lines; kept for the first bytes of the body where there are ``more``."""
         lines = [head.status_line, *head.lines, b"x-request-id: " + self.request.head.request_id]
         sent_at = self._sent_at
-        waited_s = max(0.0, sent_at - self.arrived_at - self.pictures_s)
-        lines.append(server_timing(waited_s, self._gateway.now() - sent_at, self.pictures_s))
-        if self._pictures_told:
-            lines.append(b"x-launcher-images: " + self._pictures_told)
+        waited_s = max(0.0, sent_at - self.arrived_at - self.media_s)
+        before = self._stages
+        if self.request.receive_s >= 0:
+            before = ((b"receive", self.request.receive_s), *before)
+        lines.append(server_timing(waited_s, self._gateway.now() - sent_at, before))
+        if self._media_lines:
+            lines += self._media_lines
         if (limits := self.charged_to) is not None:
             lines += limits.lines(self._gateway.now())
         if head.status >= 400 and self.request.route.kind is not Kind.CONTROL:
@@ -385,7 +388,7 @@ class Exchange(Ticket):
         plan = rescue.next(self.replica.index)
         if plan is Reason.COMPLETE:  # only its end was missing
             metrics.resumes["completed"] += 1
-            self._pass_on_payload(finish_events(rescue.body, self.request.route.name, rescue.transcript))
+            self._pass_on_payload(finish_events(rescue.body, self.request.route.engine_path, rescue.transcript))
             self._as_it_came = False  # the end of the chunks is ours to write
             self._finish()
             return True
@@ -547,8 +550,8 @@ class Exchange(Ticket):
             return
         self.ended, self.outcome, self.status = True, outcome, status
         self._stop_comments()
-        if self.awaits_pictures and self.pictures_task is not None:
-            self.pictures_task.cancel()
+        if self.is_preparing and self.media_task is not None:
+            self.media_task.cancel()
         client = self.client
         client.answering = None
         self._gateway.ended(self)

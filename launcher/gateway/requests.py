@@ -23,18 +23,19 @@ from launcher.profile.model import GatewaySection
 class Request:
     """A request that has been read whole."""
 
-    __slots__ = ("arrived_at", "body", "head", "route")
+    __slots__ = ("arrived_at", "body", "head", "receive_s", "route")
 
     def __init__(self, head: RequestHead, route: Route, body: bytes) -> None:
         self.head, self.route, self.body = head, route, body
         self.arrived_at = 0.0  # the loop's time when the body was in
+        self.receive_s = -1.0  # how long its body was on its way; less than 0: it came with the head
 
 
 class RequestReader:
     """One connection's requests, one after another."""
 
     __slots__ = (
-        "_heads", "_held", "_max_body", "_max_head", "_route", "_route_of", "_scanned", "body", "head", "invites",
+        "_heads", "_held", "_max_body", "_max_head", "_route_of", "_scanned", "body", "head", "invites", "route",
     )  # fmt: skip
 
     def __init__(self, settings: GatewaySection, route_of: Callable[[RequestHead], Route]) -> None:
@@ -42,7 +43,7 @@ class RequestReader:
         self._heads = RequestHeads()
         self._held = bytearray()  # bytes not looked at yet: a head that has begun, or pipelined requests
         self._scanned = 0  # how much of them is known to hold no end of a head
-        self._route: Route | None = None
+        self.route: Route | None = None  # of the request at hand, while its body is read
         self.head: RequestHead | None = None  # of the request at hand; None: not read yet
         self.body: Body | None = None  # None: not in a body
         self.invites = False  # the sender waits for 100 Continue
@@ -119,12 +120,12 @@ class RequestReader:
             raise too_large(limit)
         if length == more and not head.chunked:
             return Request(head, route, data[start:])
-        self.body, self._route = ChunkedBody(limit) if head.chunked else CountedBody(length), route
+        self.body, self.route = ChunkedBody(limit) if head.chunked else CountedBody(length), route
         self.invites = head.expects_continue and not more
         return self._read_body(data[start:]) if more else None
 
     def _read_body(self, data: bytes) -> Request | None:
-        body, head, route = self.body, self.head, self._route
+        body, head, route = self.body, self.head, self.route
         assert body is not None
         assert head is not None
         assert route is not None

@@ -15,6 +15,7 @@ class Kind(Enum):
     OWN = "answered here"
     INFERENCE = "an engine's work: takes a slot, may wait"
     QUERY = "an engine's quick answer: goes to any ready one, takes no slot"
+    UPLOAD = "a picture that is sent ahead, kept here"
     CONTROL = "the control app's, which runs in a process of its own"
 
 
@@ -30,6 +31,12 @@ class Route:
     methods: tuple[bytes, ...]
     is_chat: bool = False  # speaks chat messages: the thinking switches and the template policy apply
     has_choices: bool = False  # answers with choices: residue is taken out
+    is_plain: bool = False  # /api/v1/generate: becomes a chat request, and its answer a plain one
+
+    @property
+    def engine_path(self) -> str:
+        """The engine's route for it, by which its body is read."""
+        return "/v1/chat/completions" if self.is_plain else self.name
 
 
 _GET, _POST = (b"GET", b"HEAD"), (b"POST",)
@@ -39,6 +46,8 @@ _ROUTES = (
     Route("/ready", Kind.OWN, _GET), Route("/metrics", Kind.OWN, _GET),
     Route("/v1/chat/completions", Kind.INFERENCE, _POST, is_chat=True, has_choices=True),
     Route("/v1/completions", Kind.INFERENCE, _POST, has_choices=True),
+    Route("/api/v1/generate", Kind.INFERENCE, _POST, is_plain=True),
+    Route("/api/upload", Kind.UPLOAD, _POST),
     *(Route(path, Kind.INFERENCE, _POST) for path in (
         "/v1/chat/completions/batch", "/v1/responses", "/v1/messages", "/cohere/v2/chat",
         "/v1/embeddings", "/v2/embed", "/v1/audio/transcriptions", "/v1/audio/translations",
@@ -57,6 +66,7 @@ _PATTERNS = (
         re.compile(rb"/v1/responses/resp_[A-Za-z0-9_-]{1,128}/cancel").fullmatch,
         Route("/v1/responses/{id}/cancel", Kind.QUERY, _POST),
     ),
+    (re.compile(rb"/api/upload/[^/]{1,128}").fullmatch, Route("/api/upload/{id}", Kind.UPLOAD, _GET)),
 )
 # What vLLM serves and this gateway does not pass on: it concerns one engine, not the endpoint, or could stop it.
 # fmt: off
@@ -81,10 +91,10 @@ def find_route(method: bytes, target: bytes) -> Route:
     """The route of a request. Raises Refused with 404 or 405."""
     path = target.partition(b"?")[0] if b"?" in target else target
     route = ROUTES.get(path)
-    if route is None and path.startswith(b"/api/"):
-        route = _CONTROL
     if route is None:
         route = next((route for matches, route in _PATTERNS if matches(path)), None)
+    if route is None and path.startswith(b"/api/"):
+        route = _CONTROL
     if route is None:
         shown = path.decode("latin-1")
         message = f"{shown[:200]} is not served here. What is: {', '.join(NAMES)}."

@@ -7,6 +7,7 @@ import heapq
 import logging
 import os
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from launcher import __version__
@@ -24,6 +25,7 @@ from launcher.gateway.ingest import prepare
 from launcher.gateway.keyring import KeyRing
 from launcher.gateway.ledger import Capacity
 from launcher.gateway.media.intake import Intake
+from launcher.gateway.media.uploads import Uploads
 from launcher.gateway.modes import MODES, Rules, rules_of
 from launcher.gateway.pool import Pool
 from launcher.gateway.price import Price, Pricer, read_exactly
@@ -36,6 +38,7 @@ from launcher.gateway.requests import Request
 from launcher.gateway.rescue import MAX_BODY as MAX_RESUMED_BODY
 from launcher.gateway.routes import NEEDS_ENGINE, Kind, Route, find_route
 from launcher.gateway.sockets import listen
+from launcher.gateway.ticket import Ticket
 from launcher.profile.model import AdmissionSection, GatewaySection, ModelSection
 
 log = logging.getLogger("launcher.gateway")
@@ -63,6 +66,7 @@ class Gateway:
         access: AccessLog | None = None,
         control_socket: str = "",
         default_temperature: float | None = None,
+        has_audio: bool | None = None,
         version: str = __version__,
     ) -> None:
         self.settings, self.replicas, self.model, self.version = settings, replicas, model, version
@@ -73,11 +77,14 @@ class Gateway:
             access,
         )
         self.default_temperature = default_temperature  # of requests that name none; None: not known
+        # has_audio: whether the model takes clips of sound; None: not known, the engine will say
         self.control = Replica.at_socket(control_socket)
         self.control_runs = False  # written by whoever runs it
         self.dispatcher: Dispatcher[Exchange] = Dispatcher(replicas, admission, capacity)
         self.modes = {mode: rules_of(admission, mode) for mode in MODES}
-        self.intake = Intake(settings.images, model.images_per_prompt)
+        self.intake = Intake(settings, model.images_per_prompt, has_audio)
+        self.pricer.upload_size = self.intake.upload_size
+        self.uploads = Uploads(self, self.intake, self.pricer.budgets)
         self.books = Books(self)
         self.metrics = self.books.metrics
         self.connections: set[ClientConnection] = set()
@@ -137,6 +144,7 @@ class Gateway:
             exchange.cut_off(self.drain_reason or "the endpoint is stopping")
         for connection in list(self.connections):
             connection.shut()
+        self.intake.refuse_waiting()
         for task in self._tasks:
             task.cancel()
         if hasattr(self, "pool"):
@@ -200,7 +208,7 @@ class Gateway:
     @property
     def queued(self) -> int:
         """How many requests wait."""
-        return self.dispatcher.queue.count
+        return self.dispatcher.waiting
 
     @property
     def mode(self) -> str:
@@ -228,6 +236,21 @@ class Gateway:
             message = f"No new requests are taken: {self.drain_reason.rstrip('.')}."
             raise Refused(Refusal(503, "draining", message, retry_after_s=DRAINING_RETRY_S, close=True))
 
+    def glimpse(self, head: RequestHead, route: Route, beginning: bytes) -> None:
+        """Refuses, by the beginning of a large body, what would be refused with all of it. Raises Refused."""
+        if route.kind is Kind.UPLOAD:
+            self.intake.glimpse_upload(head.content_length)
+        if route.kind is not Kind.INFERENCE:
+            return
+        rules, identity, now = mode_asked(head, self.modes), head.identity, self.now()
+        mode = self.mode if rules is None else rules.mode
+        price = Price(max(1, self.intake.glimpse(beginning, self.pricer.budgets, mode)))
+        priority = priority_asked(head, price, identity.priority, identity.max_priority)
+        ticket = Ticket(price, now, account=identity.account, priority=priority, rules=rules)
+        verdict = self.dispatcher.foresee(ticket, now)  # type: ignore[arg-type]  # asked of, and forgotten
+        if verdict is not Verdict.QUEUED:
+            raise Refused(replace(not_served(verdict, ticket, self.dispatcher, now), close=True))
+
     def handle(self, connection: ClientConnection, request: Request) -> None:
         """Answers a request, or sets its answer going. Raises Refused."""
         head, route = request.head, request.route
@@ -244,6 +267,8 @@ class Gateway:
                 status, kind, body = pages.render(self, route.name)
                 connection.answer(head, status, [kind], body, False)
                 self.books.page(request, status, self.now())
+            case Kind.UPLOAD:
+                self.uploads.handle(connection, request)
             case Kind.CONTROL:
                 self._control(connection, request)
 
@@ -253,10 +278,12 @@ class Gateway:
         rules = mode_asked(request.head, self.modes)
         mode = self.mode if rules is None else rules.mode
         changes = prepare(request, self._policy)
+        if changes.tells_images and not changes.plain:
+            changes.image_info = []  # unless there are pictures to tell of
         if self.admission.counting == "exact":
             self.spawn(self._infer_counted(connection, request, changes, rules, mode))
             return
-        price, prompt = self.pricer.read(request.route.name, changes.body, identity.key_id, mode)
+        price, prompt = self.pricer.read(request.route.engine_path, changes.body, identity.key_id, mode)
         self._admit(Exchange(self, connection, request, changes, price), prompt, rules)
 
     async def _infer_counted(
@@ -266,7 +293,7 @@ class Gateway:
         exchange = self._enter(Exchange(self, connection, request, changes, FREE))
         try:
             key = request.head.identity.key_id
-            price, prompt = await read_exactly(self.pricer, request.route.name, changes.body, key, mode)
+            price, prompt = await read_exactly(self.pricer, request.route.engine_path, changes.body, key, mode)
             if not exchange.ended:
                 exchange.reprice(price)
                 self._admit(exchange, prompt, rules)
@@ -281,10 +308,10 @@ class Gateway:
         head, price = exchange.request.head, exchange.price
         identity = head.identity
         priority = priority_asked(head, price, identity.priority, identity.max_priority)
-        if prompt is not None and prompt.found:
-            self.intake.check(prompt)
-            if any(picture.costs.shrinks for picture in prompt.found):
-                exchange.awaits_pictures = True
+        if prompt is not None and prompt.has_media:
+            report = self.intake.check(prompt, identity.key_id)
+            exchange.media_told(*report)
+            exchange.is_preparing = self.intake.has_work(prompt)
         if identity.limits is not None:
             refusal = identity.limits.charge(price.prompt_tokens + price.output_tokens, exchange.arrived_at)
             if refusal is not None:
@@ -294,17 +321,22 @@ class Gateway:
         exchange.place_at(identity.account, priority, rules)
         self._enter(exchange)
         self.pump.submit(exchange)
-        if exchange.awaits_pictures and not exchange.ended:  # only now: what is refused is not decoded
+        if exchange.is_preparing and not exchange.ended:  # only now: what is refused is neither fetched nor decoded
             assert prompt is not None
-            exchange.pictures_task = self.spawn(self._bring_down(exchange, prompt))
+            exchange.media_task = self.spawn(self._prepare(exchange, prompt))
 
-    async def _bring_down(self, exchange: Exchange, prompt: Prompt) -> None:
-        """Makes a request's pictures smaller while it waits, or holds its place at an engine."""
+    async def _prepare(self, exchange: Exchange, prompt: Prompt) -> None:
+        """Fetches a request's pictures and clips, and makes them smaller; then it is sent, or waits for an engine."""
         began_at = self.now()
         try:
-            done = await self.intake.bring_down(prompt)
-            self.books.pictures(done.shrunk, self.now() - began_at)
-            exchange.pictures_done(done.body, done.report, self.now() - began_at)
+            done = await self.intake.bring_down(prompt, exchange.request.head.identity.key_id)
+            seconds = self.now() - began_at
+            self.books.media(done, seconds)
+            if not exchange.ended:
+                lines, image_info, stages = done.report
+                exchange.media_told(lines, image_info, (*stages, (b"media", seconds)))
+                exchange.prepared(done.body, seconds)
+                self.pump.prepared(exchange)
         except Refused as refused:
             exchange.refuse(refused.refusal)
         except Exception:  # nobody awaits this task

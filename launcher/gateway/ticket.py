@@ -17,6 +17,7 @@ class Place(Enum):
     """Where a ticket is."""
 
     NEW = "new"
+    PREPARING = "preparing"  # let in, but not ready to be sent: its pictures are being made smaller
     QUEUED = "queued"
     STARTED = "started"
     ENDED = "ended"
@@ -27,6 +28,7 @@ class Verdict(Enum):
 
     STARTED = "started"
     QUEUED = "queued"
+    PREPARING = "preparing"
     QUEUE_FULL = "queue_full"
     TOO_LATE = "deadline_unreachable"
     NOT_READY = "not_ready"

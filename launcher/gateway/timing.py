@@ -5,15 +5,18 @@ See https://www.w3.org/TR/server-timing/. It goes out with the answer's head, so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-def server_timing(queue_s: float, engine_s: float, media_s: float = 0.0) -> bytes:
+Stage = tuple[bytes, float]  # name, seconds
+
+
+def server_timing(queue_s: float, engine_s: float, before: Sequence[Stage] = ()) -> bytes:
     """The header's line, without its end.
 
-    ``queue_s``: in the gateway's queue; ``engine_s``: from sending to the engine to its answer's first byte;
-    ``media_s``: for making pictures smaller, left out where there was none. In seconds; the header has milliseconds.
+    ``queue_s``: in the gateway's queue; ``engine_s``: from sending to the engine to its answer's first byte; ``before``:
+    what came before the queue, such as what was done with pictures. In seconds; the header has milliseconds.
     """
-    if media_s:
-        return b'server-timing: media;dur=%.1f, queue;dur=%.1f, engine;dur=%.1f;desc="to first byte"' % (
-            media_s * 1e3, queue_s * 1e3, engine_s * 1e3,
-        )  # fmt: skip
-    return b'server-timing: queue;dur=%.1f, engine;dur=%.1f;desc="to first byte"' % (queue_s * 1e3, engine_s * 1e3)
+    stages = b"".join([b"%b;dur=%.1f, " % (name, seconds * 1e3) for name, seconds in before])
+    return b'server-timing: %bqueue;dur=%.1f, engine;dur=%.1f;desc="to first byte"' % (
+        stages, queue_s * 1e3, engine_s * 1e3,
+    )  # fmt: skip

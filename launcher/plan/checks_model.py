@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from launcher.plan.finding import Case, Finding, Findings
+from launcher.plan.image_budget import budgets_of, fault_of
 from launcher.plan.model_shape import GLM4V_9B
 from launcher.plan.placement import gpus_needed, why_not_placed
 from launcher.plan.profiled_media import profiled_media
@@ -169,6 +170,15 @@ def check_images(case: Case) -> Findings:
         )
 
 
+def check_image_budgets(case: Case) -> Findings:
+    """What the gateway brings pictures down to can be kept."""
+    if case.shape.image is None:
+        return
+    for key, budget in budgets_of(case.profile.gateway.images).items():
+        if (fault := fault_of(budget, case.shape.image)) is not None:
+            yield Finding("error", "image-budget-too-small", f"gateway.images.{key}", f"{fault[0]}.", fault[1])
+
+
 def has_argument(case: Case, flag: str, value: str | None = None) -> bool:
     """Whether engine.extra_args has the flag, with this value if one is named, as --flag=value or as two items."""
     arguments = case.engine.extra_args
@@ -178,4 +188,4 @@ def has_argument(case: Case, flag: str, value: str | None = None) -> bool:
     return any(argument == f"{flag}={value}" or (argument, after) == (flag, value) for argument, after in pairs)
 
 
-CHECKS = (check_cards, check_parallel, check_lengths, check_images)
+CHECKS = (check_cards, check_parallel, check_lengths, check_images, check_image_budgets)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
-from launcher.gateway.pictures import BEGIN_AND_END, UNKNOWN_RULE
-from launcher.plan.image_tokens import MAX_ASPECT, ImageRule
+from launcher.plan.image_tokens import BEGIN_AND_END, MAX_ASPECT, UNKNOWN_RULE, ImageRule
+from launcher.profile.images import ImageBudget, ImagesSection
 
 USUAL_ASPECT = 4  # what least_tokens promises to hold: screens, phones held upright, wide photos
 
@@ -22,6 +23,11 @@ class Budget:
 
     max_tokens: int | None = None  # with the marks of begin and end, as the engine counts the prompt
     long_side: int | None = None  # pixels
+
+    @classmethod
+    def of(cls, setting: Literal["original"] | ImageBudget) -> Budget:
+        """As the profile has it."""
+        return cls() if setting == "original" else cls(setting.max_tokens, setting.long_side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,23 @@ def least_tokens(rule: ImageRule | None) -> int:
     least = _least_area(rule)
     columns = range(max(1, math.isqrt(least // USUAL_ASPECT)), math.isqrt(least * USUAL_ASPECT) + 1)
     return max((count + 1) * (least // count + 1) for count in columns) + _marks(rule)
+
+
+def budgets_of(images: ImagesSection) -> dict[str, Budget]:
+    """All budgets of a profile, by their key below gateway.images."""
+    found = {"budget": images.budget}
+    found |= {f"detail.{name}": budget for name, budget in images.detail.items()}
+    found |= {f"modes.{name}": budget for name, budget in images.modes.items()}
+    return {key: Budget.of(budget) for key, budget in found.items()}
+
+
+def fault_of(budget: Budget, rule: ImageRule | None) -> tuple[str, str] | None:
+    """Why no picture could keep a budget, and what to write instead; None: they can."""
+    least = least_tokens(rule)
+    if budget.max_tokens is None or budget.max_tokens >= least:
+        return None
+    why = f"{budget.max_tokens} tokens are too few: this model makes {least} of the smallest pictures"
+    return why, f"Give {least} or more, or a long_side in pixels."
 
 
 def _marks(rule: ImageRule) -> int:

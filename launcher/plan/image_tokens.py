@@ -115,6 +115,11 @@ RULES: dict[str, ImageRule] = {
 }
 
 
+BEGIN_AND_END = 2  # tokens around each picture: begin and end of image, vision start and end
+# Where the model's arithmetic is not known: one token for 28×28 pixels, up to 4,096, as the Qwen-VL models count.
+UNKNOWN_RULE = ImageRule("qwen_vl", min_pixels=56 * 56, max_pixels=28 * 28 * 4096)
+
+
 def _fixed_rule(vision: Mapping[str, Any]) -> ImageRule:
     # GLM-4V-9B: every image becomes the same square; begin and end of image have embeddings of their own
     side, patch = int(vision["image_size"]), int(vision["patch_size"])

@@ -7,11 +7,13 @@ from typing import Literal
 
 from launcher.plan import checks_memory, checks_model, checks_precision
 from launcher.plan.finding import Case, Finding, make_case
+from launcher.plan.image_budget import Budget, fault_of, fit
 from launcher.plan.image_tokens import USUAL_SIZES
 from launcher.plan.memory import MemoryBudget
-from launcher.plan.model_shape import ModelFacts, ModelShape, UnknownShape
+from launcher.plan.model_shape import ModelFacts, ModelShape, UnknownShape, merged_config
 from launcher.plan.placement import Placement, place, why_not_placed
 from launcher.plan.settings import Settings
+from launcher.plan.sound import takes_sound
 from launcher.profile.model import ExternalEngine, Profile
 from launcher.profile.units import format_gib
 
@@ -24,10 +26,12 @@ ORDER = {"error": 0, "warning": 1, "note": 2}
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """What an image of this size becomes: its size as the model sees it, and its prompt tokens."""
+    """What an image of this size becomes: under the gateway's budget, as the model sees it, and in prompt tokens."""
 
     width: int
     height: int
+    sent_width: int
+    sent_height: int
     seen_width: int
     seen_height: int
     tokens: int
@@ -51,6 +55,7 @@ class Plan:
     kv_tokens: int | None = None
     requests_at_full_length: float | None = None
     image_tokens: tuple[ImageTokens, ...] = ()
+    has_audio: bool = False  # the model takes clips of sound; known from its config also where the shape is not
 
     @property
     def is_text_only(self) -> bool:
@@ -96,8 +101,20 @@ def _blind(profile: Profile, why: str, facts: ModelFacts | None = None) -> Plan:
     if sentence := why_not_placed(profile):
         findings.append(Finding("error", "too-few-gpus", "hardware.gpus", f"{sentence}."))
         return Plan(profile, "does_not_fit", f"Does not fit: {sentence}.", tuple(sorted(findings, key=_rank)), ())
-    summary = f"Cannot tell: {why}."
-    return Plan(profile, "unknown", summary, tuple(findings), place(profile), facts.origin if facts else "")
+    return Plan(
+        profile,
+        "unknown",
+        f"Cannot tell: {why}.",
+        tuple(findings),
+        place(profile),
+        facts.origin if facts else "",
+        has_audio=facts is not None and _has_audio(profile, facts),
+    )
+
+
+def _has_audio(profile: Profile, facts: ModelFacts) -> bool:
+    """Qwen-Omni's config, Whisper's and others are none that a shape can be read from, but do say this."""
+    return facts.config is not None and takes_sound(merged_config(facts.config, profile.model.hf_overrides))
 
 
 def _rank(finding: Finding) -> int:
@@ -125,6 +142,7 @@ def _plan_of(case: Case) -> Plan:
         kv_tokens=case.kv_tokens if known else None,
         requests_at_full_length=case.requests_at_full_length if known else None,
         image_tokens=_image_table(case),
+        has_audio=case.shape.has_audio,
     )
 
 
@@ -197,4 +215,11 @@ def _image_table(case: Case) -> tuple[ImageTokens, ...]:
     rule = case.shape.image
     if rule is None or case.settings.images_per_prompt == 0:
         return ()
-    return tuple(ImageTokens(w, h, *rule.resized(w, h), rule.tokens(w, h)) for w, h in USUAL_SIZES)
+    budget = Budget.of(case.profile.gateway.images.budget)
+    if fault_of(budget, rule) is not None:
+        return ()
+    fits = {size: fit(rule, budget, *size) for size in USUAL_SIZES}
+    return tuple(
+        ImageTokens(*size, sent.width, sent.height, *rule.resized(sent.width, sent.height), sent.tokens)
+        for size, sent in fits.items()
+    )

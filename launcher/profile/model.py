@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from launcher.profile.agreement import Disagreement, find_disagreements
 from launcher.profile.images import ImagesSection
+from launcher.profile.media import AudioSection, FetchSection, UploadsSection
 from launcher.profile.section import Address, BaseUrl, Name, Positive, Section, Text, UrlPath
 from launcher.profile.units import KIB, MIB, Duration, DurationOrZero, Size
 
@@ -26,6 +27,13 @@ class TemplatePolicy(Section):
     image_first: bool = Field(
         False,
         description="Put the images of a message before its text, as GLM-4V was trained; the order among images is kept.",
+    )
+    number_images: bool = Field(
+        False, description="Write 'Image 1:', 'Image 2:' before the images of a request that has several."
+    )
+    stop: tuple[Text, ...] = Field(
+        (),
+        description="Texts that end an answer, besides those that a request names; for training residue that a model goes on with.",
     )
     strip: tuple[str, ...] = Field(
         (),
@@ -233,6 +241,9 @@ class GatewaySection(Section):
         ImagesSection(),
         description="Pictures: what is let in, and what they are made into before the engine sees them.",
     )
+    audio: AudioSection = Field(AudioSection(), description="Clips of sound, for models that take them.")
+    fetch: FetchSection = Field(FetchSection(), description="What may be named by URL.")
+    uploads: UploadsSection = Field(UploadsSection(), description="Pictures that are sent ahead.")
 
 
 class AdmissionSection(Section):

@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Literal
 
 from launcher import __version__
 from launcher.errors import PreconditionError
 from launcher.gateway.access import AccessLog
 from launcher.gateway.audit import AuditLog
 from launcher.gateway.ledger import Capacity
-from launcher.gateway.media.budget import Budget, least_tokens
-from launcher.gateway.media.costs import Budgets
+from launcher.gateway.media.audio import missing
+from launcher.gateway.media.costs import Budgets, ClipCosts
 from launcher.gateway.prefix import BLOCK_BYTES, TOKEN_BYTES
 from launcher.gateway.price import Pricer
 from launcher.gateway.replicas import Replicas
 from launcher.gateway.server import Gateway
 from launcher.gateway.tokenizer import TokenCounter
+from launcher.plan.image_budget import Budget, budgets_of, fault_of
 from launcher.plan.image_tokens import ImageRule
 from launcher.plan.plan import Plan
-from launcher.profile.images import ImageBudget, ImagesSection
 from launcher.profile.load import LoadedProfile
-from launcher.profile.model import Profile, VllmEngine
+from launcher.profile.model import GatewaySection, Profile, VllmEngine
 from launcher.up.keys import open_gate
 from launcher.up.prepare import Prepared, make_certificate
 
@@ -57,6 +56,7 @@ def make_gateway(
         access=access,
         control_socket=str(control_socket),
         default_temperature=default_temperature(profile),
+        has_audio=prepared.plan.has_audio if isinstance(profile.engine, VllmEngine) else None,
         version=__version__,
     )
 
@@ -84,29 +84,24 @@ def make_pricer(loaded: LoadedProfile, prepared: Prepared) -> Pricer:
     rule = plan.shape.image if plan.shape is not None else None
     return Pricer(
         model=profile.model.public_name or "",
-        budgets=budgets(profile.gateway.images, rule),
+        budgets=budgets(profile.gateway, rule),
         context_tokens=plan.settings.max_len if plan.settings is not None else profile.model.max_len,
         counter=counter,
     )
 
 
-def budgets(images: ImagesSection, rule: ImageRule | None) -> Budgets:
-    """What pictures are brought to. Raises PreconditionError for a budget that no picture can keep."""
-    least = least_tokens(rule)
-
-    def budget(key: str, own: Literal["original"] | ImageBudget) -> Budget:
-        if own == "original":
-            return Budget()
-        if own.max_tokens is not None and own.max_tokens < least:
-            raise PreconditionError(
-                f"gateway.images.{key}: {own.max_tokens} tokens are too few: this model makes {least} of the smallest pictures",
-                f"Give {least} or more, or a long_side in pixels.",
-            )
-        return Budget(own.max_tokens, own.long_side)
-
-    details: dict[str, Budget] = {name: budget(f"detail.{name}", own) for name, own in images.detail.items()}
-    modes: dict[str, Budget] = {name: budget(f"modes.{name}", own) for name, own in images.modes.items()}
-    return Budgets(rule, budget("budget", images.budget), details, modes)
+def budgets(gateway: GatewaySection, rule: ImageRule | None) -> Budgets:
+    """What pictures and clips are brought to. Raises PreconditionError for a budget that no picture can keep."""
+    found, audio = budgets_of(gateway.images), gateway.audio.budget
+    for key, budget in found.items():
+        if (fault := fault_of(budget, rule)) is not None:
+            raise PreconditionError(f"gateway.images.{key}: {fault[0]}", fault[1])
+    details: dict[str, Budget] = {name: found[f"detail.{name}"] for name in gateway.images.detail}
+    modes: dict[str, Budget] = {name: found[f"modes.{name}"] for name in gateway.images.modes}
+    clip = None if audio == "original" else ClipCosts(audio.max_tokens, audio.pad)
+    if clip is not None and (why := missing()) is not None:
+        raise PreconditionError(f"gateway.audio.budget: {why}", "Install what is missing, or write budget: original.")
+    return Budgets(rule, found["budget"], details, modes, clip)
 
 
 def capacity(plan: Plan) -> Capacity:

@@ -25,7 +25,7 @@ def require_vllm() -> None:
 
 
 # The patience is for a machine on which several engines share a core: one that is called hung there spoils the tests after it.
-WATCHED_CLOSELY = ("timeouts.probe_interval=2s", "timeouts.probe=30s", "restart.backoff=100ms")
+WATCHED_CLOSELY = ("timeouts.probe_interval=2s", "timeouts.probe=20s", "restart.backoff=100ms")
 
 
 @pytest.fixture(scope="session")

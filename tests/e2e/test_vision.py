@@ -7,8 +7,10 @@ import importlib.util
 import io
 import json
 import random
+import re
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from PIL import Image
 
 from launcher.plan.image_tokens import ImageRule
 from tests.e2e.conftest import require_vllm
-from tests.e2e.endpoint import ROOT, Endpoint
+from tests.e2e.endpoint import ENGINE_KEY, ROOT, Endpoint
 
 TORCHVISION = "torchvision==0.28.0"  # the release that goes with torch 2.13
 # A CUDA build of torchvision cannot load its operators beside a CPU torch; the image processor needs none of them.
@@ -33,7 +35,7 @@ name: tiny-glm
 model: {{path: {model}, load_format: dummy, served_name: glm, max_len: 4096, images_per_prompt: 2, dtype: float32}}
 hardware: {{device: cpu, memory: 4GiB}}
 engine: {{kv_cache_memory: 256MiB, max_num_batched_tokens: 8192, compile: eager, max_num_seqs: 4, env: {{PYTHONPATH: "{path}"}}}}
-gateway: {{images: {{detail: {{low: {{max_tokens: 324}}}}}}}}
+gateway: {{images: {{detail: {{low: {{max_tokens: 324}}}}}}, fetch: {{hosts: [example.org]}}}}
 warmup: {{system_prompt: Be brief., prompts: [Hello]}}
 timeouts: {{stall: 2m, probe_interval: 30s, probe: 1m}}
 """
@@ -60,7 +62,7 @@ def glm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     profile = folder / "tiny-glm.yaml"
     profile.write_text(PROFILE.format(model=folder / "model", path=torchvision_folder()))
     endpoint = Endpoint(folder / "state", "tiny-glm")
-    started = endpoint.up(profile=profile)
+    started = endpoint.up(f"engine.env.VLLM_API_KEY={ENGINE_KEY}", profile=profile)
     assert started.returncode == 0, started.stderr
     yield endpoint
     endpoint.down("--now")
@@ -118,3 +120,64 @@ def test_under_a_budget_the_engine_counts_what_we_say(glm: Endpoint) -> None:
         assert counted - text == int(told.rpartition("=")[2]) <= 324, (size, told)
     _, told = asked(glm, picture(1920, 1080, "low"), picture(300, 200, "low"))
     assert told == "1920x1080>672x364=314, 300x200=79"
+
+
+def post(endpoint: Endpoint, path: str, body: bytes, kind: str) -> dict[str, object]:
+    request = urllib.request.Request(endpoint.url + path, body, {"Content-Type": kind})
+    with urllib.request.urlopen(request, timeout=120) as response:
+        answer: dict[str, object] = json.load(response)
+        return answer
+
+
+def jpeg(width: int, height: int) -> bytes:
+    url = picture(width, height)["image_url"]["url"]  # type: ignore[index]
+    return base64.b64decode(url.partition(",")[2])
+
+
+def test_sent_ahead_and_asked_about(glm: Endpoint) -> None:
+    sent = post(glm, "/api/upload?detail=low", jpeg(1920, 1080), "image/jpeg")
+    part = {"type": "image_url", "image_url": {"url": sent["url"], "detail": "low"}}
+    counted, told = asked(glm, part)
+    assert told == "1920x1080>672x364=314"
+    assert counted - prompt_tokens(glm) == 314
+
+
+def test_by_plain_json(glm: Endpoint) -> None:
+    body = {"image": base64.b64encode(jpeg(300, 200)).decode(), "prompt": "What is this?", "max_tokens": 2}
+    answer = post(glm, "/api/v1/generate", json.dumps(body).encode(), "application/json")
+    assert answer["usage"]["completion_tokens"] <= 2  # type: ignore[index]
+    assert answer["finish_reason"] in ("stop", "length")
+    assert answer["image_info"][0]["tokens"] == 79  # type: ignore[index]
+
+
+def test_the_engine_itself_fetches_nothing(glm: Endpoint) -> None:
+    """Asked past the gateway; it would otherwise fetch from this machine's own services."""
+    engine = glm.engine()
+    body = {
+        "model": "glm",
+        "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": glm.url}}]}],
+    }
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {ENGINE_KEY}"}
+    request = urllib.request.Request(engine["url"] + "/v1/chat/completions", json.dumps(body).encode(), headers)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    assert "nothing.invalid" in refused.value.read().decode()
+
+
+def rss_kib(pid: int) -> int:
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])  # type: ignore[index]
+
+
+def test_a_hundred_rounds_about_one_picture(glm: Endpoint) -> None:
+    """No error, and the gateway is no larger after a hundred rounds than after the first ten."""
+    url, pid = glm.url, glm.record()["pid"]
+    messages: list[dict[str, object]] = [{"role": "user", "content": [picture(1920, 1080, "low")]}]
+    sizes = []
+    for number in range(100):
+        request = glm.chat(url, model="glm", messages=messages, max_tokens=2)
+        with urllib.request.urlopen(request, timeout=120) as response:
+            assert response.headers["X-Launcher-Images"] == "1920x1080>672x364=314"
+            answer = json.load(response)["choices"][0]["message"]
+        messages += [{"role": "assistant", "content": answer["content"]}, {"role": "user", "content": f"And {number}?"}]
+        sizes.append(rss_kib(pid))
+    assert sizes[-1] - sizes[9] < 8 * 1024, sizes

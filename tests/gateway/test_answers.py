@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.gateway.answers import EventChanger, change_whole
-from launcher.gateway.compat import Changes, change_chat
+from launcher.gateway.compat import Changes, change_chat, change_completion
 from launcher.gateway.refusal import Refused
 from launcher.gateway.residue import ResidueFilter, strip_residue
 from launcher.gateway.sse import EventParser, event_data
@@ -113,6 +113,38 @@ def test_images_come_first() -> None:
     assert change_chat(tidy, policy).body is tidy
     for odd in (b'{"messages": "image"}', b'{"messages": [1, {"content": ["image", 2]}]}', b'["image"]'):
         assert change_chat(odd, policy).body is odd
+
+
+def test_several_images_are_numbered_where_the_profile_says_so() -> None:
+    policy = TemplatePolicy(number_images=True)
+    later = {"role": "user", "content": [IMAGE2, TEXT]}
+    messages = [{"role": "user", "content": [TEXT, IMAGE]}, {"role": "assistant", "content": "A cat."}, later]
+    body, _ = changed({"messages": messages}, policy)
+    number = lambda count: {"type": "text", "text": f"Image {count}:"}  # noqa: E731
+    assert body["messages"][0]["content"] == [TEXT, number(1), IMAGE]
+    assert body["messages"][2]["content"] == [number(2), IMAGE2, TEXT]
+    first = TemplatePolicy(number_images=True, image_first=True)
+    body, _ = changed({"messages": [{"role": "user", "content": [TEXT, IMAGE, IMAGE2]}]}, first)
+    assert body["messages"][0]["content"] == [number(1), IMAGE, number(2), IMAGE2, TEXT]
+    single = json.dumps({"messages": [{"role": "user", "content": [TEXT, IMAGE]}]}).encode()
+    assert change_chat(single, policy).body is single
+
+
+@pytest.mark.parametrize(
+    ("asked", "stops"),
+    [
+        ({}, ["</credit>", "<|user|>"]),
+        ({"stop": None}, ["</credit>", "<|user|>"]),
+        ({"stop": "END"}, ["END", "</credit>", "<|user|>"]),
+        ({"stop": ["<|user|>"]}, ["<|user|>", "</credit>"]),
+        ({"stop": 5}, 5),
+    ],
+)
+def test_the_profiles_stop_strings_are_added(asked: dict[str, Any], stops: Any) -> None:
+    policy = TemplatePolicy(stop=("</credit>", "<|user|>"))
+    assert changed({"messages": [], **asked}, policy)[0]["stop"] == stops
+    completion = change_completion(json.dumps({"prompt": "x", **asked}).encode(), policy)
+    assert json.loads(completion.body)["stop"] == stops
 
 
 async def test_reasoning_is_folded_in_both_ways_alike(desk: Desk, engine: FakeEngine) -> None:

@@ -148,7 +148,10 @@ def test_reasons_become_labels() -> None:
     ("timing", "line"),
     [
         (server_timing(0.00123, 0.0351), b'server-timing: queue;dur=1.2, engine;dur=35.1;desc="to first byte"'),
-        (server_timing(0, 2, 0.004), b'server-timing: media;dur=4.0, queue;dur=0.0, engine;dur=2000.0;desc="to first byte"'),
+        (
+            server_timing(0, 2, [(b"fetch", 0.1), (b"media", 0.004)]),
+            b'server-timing: fetch;dur=100.0, media;dur=4.0, queue;dur=0.0, engine;dur=2000.0;desc="to first byte"',
+        ),
     ],
 )  # fmt: skip
 def test_server_timing(timing: bytes, line: bytes) -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from launcher.gateway.media.costs import PictureCosts
-from launcher.gateway.pictures import BEGIN_AND_END, fingerprint, picture_size
-from launcher.plan.image_tokens import ImageRule
+from launcher.gateway.pictures import fingerprint, picture_size
+from launcher.plan.image_tokens import BEGIN_AND_END, ImageRule
 
 SIZES = [(1, 1), (50, 50), (1920, 1080), (1080, 2400), (257, 4099)]
 WAYS: list[tuple[str, dict[str, Any]]] = [

@@ -160,7 +160,7 @@ def text_bytes(body: Any, route: str = CHAT) -> int:
 
 def test_every_inference_route_has_a_shape_or_is_priced_by_its_length() -> None:
     by_length = {"/v1/audio/transcriptions", "/v1/audio/translations", "/v1/systemone"}
-    assert {route.name for route in ROUTES.values() if route.kind is Kind.INFERENCE} == set(SHAPES) | by_length
+    assert {route.engine_path for route in ROUTES.values() if route.kind is Kind.INFERENCE} == set(SHAPES) | by_length
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,9 @@ async def test_an_engine_with_a_key_is_asked_with_it_and_the_gateway_is_told(tmp
 
 
 async def test_an_exit_with_code_0_is_a_failure_too(tmp_path: Path) -> None:
-    async with watched(tmp_path) as one:
+    # Not probed: a probe between its death and its exit is answered 500, and then that is the reason.
+    settings = {"timeouts": {**FAST["timeouts"], "probe_interval": "1m"}}
+    async with watched(tmp_path, settings) as one:
         await one.until_phase(Phase.READY)
         assert one.engine.child is not None
         await one.call("/_fake/set", {"fault": "engine_death"})

@@ -85,6 +85,31 @@ class Traffic(RuleBasedStateMachine):
             assert 0 < self.dispatcher.retry_after_s(ticket, self.now) <= 120
         return ticket
 
+    @rule(
+        target=live,
+        prompt=TOKENS,
+        priority=st.sampled_from(list(Priority)),
+        key=st.sampled_from(["", "a", "b"]),
+    )
+    def come_with_a_picture(self, prompt: int, priority: Priority, key: str) -> Ticket:
+        ticket = Ticket(Price(prompt, 50), self.now, account=self.accounts[key], priority=priority)
+        self.known.append(ticket)
+        verdict = self.dispatcher.prepare(ticket, self.now)
+        if verdict is Verdict.PREPARING:
+            assert ticket.place is Place.PREPARING
+        else:
+            assert verdict in ENDED_AT_ONCE
+            assert ticket.place is Place.ENDED
+        return ticket
+
+    @rule(ticket=live)
+    def the_picture_is_ready(self, ticket: Ticket) -> None:
+        if ticket.place is Place.PREPARING:
+            verdict = self.dispatcher.prepared(ticket, self.now)
+            self._begun([ticket] if verdict is Verdict.STARTED else self.dispatcher.pump(self.now))
+            assert ticket.place in (Place.STARTED, Place.QUEUED)
+            assert ticket.place is Place.STARTED or ticket.deadline_at > self.now
+
     @rule(ticket=live)
     def begin_to_answer(self, ticket: Ticket) -> None:
         if ticket.place is Place.STARTED and ticket.price.streams:
@@ -161,7 +186,7 @@ class Traffic(RuleBasedStateMachine):
                 self.ends[ticket] = self.ends.get(ticket, 0) + 1
         for replica in self.dispatcher.replicas.all:
             assert replica.ledger.amounts() == (0, 0, 0, 0, 0)
-        assert (self.dispatcher.queue.count, self.dispatcher.queue.tokens, self.dispatcher.in_flight) == (0, 0, 0)
+        assert (self.dispatcher.waiting, self.dispatcher.waiting_tokens, self.dispatcher.in_flight) == (0, 0, 0)
         assert all(account.active == 0 for account in self.accounts.values())
         assert self.dispatcher.queue.prefill_ahead(Ticket(Price(10**6, 0), priority=Priority.LOW)) == 0
 
@@ -175,6 +200,7 @@ class Traffic(RuleBasedStateMachine):
         assert {id(ticket) for ticket in self.dispatcher.queue} == {
             id(ticket) for ticket in self.known if ticket.place is Place.QUEUED
         }
+        assert set(self.dispatcher.preparing) == {t for t in self.known if t.place is Place.PREPARING}
         for account in self.accounts.values():
             held = [t for t in self.known if t.account is account and t.place in (Place.STARTED, Place.QUEUED)]
             assert account.active == len(held)

@@ -11,7 +11,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-Address = IPv4Address | IPv6Address
+from launcher.profile.hosts import Address
+
 Resolve = Callable[[str, int], Awaitable[list[str]]]  # name, port → addresses; raises OSError
 
 # The first that fits is the reason. Metadata services give a machine's credentials to whoever asks from within.
@@ -96,17 +97,6 @@ def _can_bind(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def written_address(host: str) -> Address | None:
-    """The address that a URL names instead of a host; None for a name. Raises ValueError for any but the usual way of
-    writing: ``2130706433``, ``0x7f.1`` and ``127.1`` are all 127.0.0.1 to a resolver."""
-    if ":" in host:
-        return IPv6Address(host.partition("%")[0])
-    last = host.rstrip(".").rpartition(".")[2].lower()
-    if last.isdecimal() or (last.startswith("0x") and all(digit in "0123456789abcdef" for digit in last[2:])):
-        return IPv4Address(host)
-    return None
 
 
 async def resolve_by_system(name: str, port: int) -> list[str]:

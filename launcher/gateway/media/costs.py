@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from launcher.gateway.media.budget import Budget, Fit, fit
-from launcher.gateway.pictures import BEGIN_AND_END, UNKNOWN_RULE, Size
-from launcher.plan.image_tokens import ImageRule
+from launcher.gateway.pictures import Size
+from launcher.plan.image_budget import Budget, Fit, fit
+from launcher.plan.image_tokens import BEGIN_AND_END, UNKNOWN_RULE, ImageRule
 
 CACHED_SIZES = 1024
 ORIGINAL = Budget()
@@ -45,6 +46,16 @@ class PictureCosts:
             self._by_size[size] = found
         return found
 
+    def fault_of(self, size: Size) -> str | None:
+        """Why a picture of this width and height cannot be used, as a sentence; None: it can."""
+        if self.fit(size) is not None:
+            return None
+        try:
+            fit(self.rule, self.budget, *size)
+        except ValueError as error:
+            return str(error)
+        return None
+
     def of(self, size: Size | None) -> int:
         """Tokens of a picture of this width and height; None: its size is not to be seen."""
         found = self.fit(size) if size is not None else None
@@ -63,10 +74,21 @@ class PictureCosts:
         return f"<PictureCosts {self.budget}>"
 
 
+class ClipCosts(NamedTuple):
+    """What a clip is brought to, in prompt tokens."""
+
+    max_tokens: int
+    pads: bool  # shorter ones are filled up, so that each is max_tokens
+
+    def of(self, tokens: int) -> int:
+        """Of a clip that would be so many tokens as it came."""
+        return self.max_tokens if self.pads else min(tokens, self.max_tokens)
+
+
 class Budgets:
     """Which costs a picture has: by its ``detail`` where that has a budget, else by the mode, else the profile's."""
 
-    __slots__ = ("_by_detail", "_by_mode", "untouched", "usual")
+    __slots__ = ("_by_detail", "_by_mode", "clip", "untouched", "usual")
 
     def __init__(
         self,
@@ -74,17 +96,22 @@ class Budgets:
         usual: Budget = ORIGINAL,
         details: Mapping[str, Budget] | None = None,
         modes: Mapping[str, Budget] | None = None,
+        clip: ClipCosts | None = None,
     ) -> None:
         self.usual = PictureCosts(rule, usual)
-        self.untouched = PictureCosts(
-            rule
-        )  # of what passes as it is: named by URL, given as embeddings, a video's frames
+        self.untouched = PictureCosts(rule)  # of what passes as it is: given as embeddings, a video's frames
+        self.clip = clip  # None: clips stay as they are
         self._by_detail = {name: PictureCosts(rule, budget) for name, budget in (details or {}).items()}
         self._by_mode = {name: PictureCosts(rule, budget) for name, budget in (modes or {}).items()}
 
     def of(self, mode: str, detail: str = "") -> PictureCosts:
         """The costs of a picture of a request in this mode."""
         return self._by_detail.get(detail) or self._by_mode.get(mode) or self.usual
+
+    def least(self, size: Size | None, mode: str) -> int:
+        """The fewest tokens that a picture of this size may come to in this mode, whatever its ``detail``."""
+        found = [costs.of(size) for costs in (self.of(mode), *self._by_detail.values())]
+        return 0 if size is None else min(found)
 
     def __repr__(self) -> str:
         return f"<Budgets {self.usual.budget} details={list(self._by_detail)} modes={list(self._by_mode)}>"

@@ -16,10 +16,11 @@ from ipaddress import ip_address
 
 import httpx2
 
-from launcher.gateway.media.addresses import Address, Resolve, address_fault, resolve_by_system
+from launcher.gateway.media.addresses import Resolve, address_fault, resolve_by_system
 from launcher.gateway.media.hop import FetchLimits, NoConnection, get
 from launcher.gateway.media.targets import Allowed, Target
 from launcher.gateway.refusal import Refusal, Refused, bad_request
+from launcher.profile.hosts import Address
 
 log = logging.getLogger("launcher.gateway")
 MAX_TRIED = 3  # addresses of one name that are tried, one after another
@@ -54,6 +55,13 @@ class Fetcher:
         self._resolve, self._fault_of = resolve, fault_of
         self._turns = asyncio.Semaphore(self.limits.at_once)
         self._running = self._waiting = 0
+
+    def check(self, url: str, param: str | None = None) -> None:
+        """Whether the URL's text is one that may be fetched. Raises Refused."""
+        try:
+            self.allowed.target(url)
+        except Refused as refused:
+            raise Refused(replace(refused.refusal, param=param)) from None
 
     async def fetch(self, url: str, param: str | None = None) -> Fetched:
         """The bytes at a URL. Raises Refused, with ``param`` as the request's field that the URL stood in.

@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx2
 
-from launcher.gateway.media.addresses import Address
 from launcher.gateway.media.targets import Target
 from launcher.gateway.refusal import Refused, bad_request
+from launcher.profile.hosts import Address
 
 AGENT = "vllm-profile-launcher"
 Trace = Callable[[str, dict[str, Any]], Awaitable[None]]

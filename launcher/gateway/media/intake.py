@@ -1,152 +1,271 @@
-"""Pictures on their way in: what is refused before anything is done, and what is made smaller before the engine sees it.
+"""Pictures and clips on their way in: what is refused before anything is done, and what is got and made smaller before the
+engine sees it.
 
-A request is admitted by its price first; only then are its pictures decoded, while it waits for an engine or holds its
-place there. A picture whose first bytes say that it is within its budget is not decoded at all.
+A request is admitted by its price first; only then are its pictures fetched and decoded. A picture whose first bytes say that
+it is within its budget is not decoded at all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from binascii import Error as Base64Error
-from binascii import a2b_base64, b2a_base64
-from collections.abc import Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from launcher.gateway.media.found import Found
+from launcher.gateway import cutting
+from launcher.gateway.media.audio import AudioJob, Cut
+from launcher.gateway.media.costs import Budgets, PictureCosts
+from launcher.gateway.media.found import UPLOAD, Found, Picture
 from launcher.gateway.media.jobs import Job, Shrunk
+from launcher.gateway.media.limits import (
+    check_bytes,
+    check_clips,
+    check_kind,
+    check_pictures,
+    check_pixels,
+    head_of,
+)
 from launcher.gateway.media.pool import Pool, memory_for
-from launcher.gateway.media.sniff import HEAD_BYTES, MEDIA_TYPES, kind_of
+from launcher.gateway.media.report import Report, clip_told, picture_told, report_of, stages_of
+from launcher.gateway.media.rewrite import rewritten
+from launcher.gateway.media.sniff import kind_of
+from launcher.gateway.media.store import StoreLimits, UploadStore
+from launcher.gateway.pictures import Size, picture_size
 from launcher.gateway.prompts import Prompt
-from launcher.gateway.refusal import bad_request
-from launcher.profile.images import ImagesSection
+from launcher.gateway.refusal import Refusal, bad_request
+from launcher.gateway.timing import Stage
+from launcher.profile.media import FetchSection
+
+if TYPE_CHECKING:
+    from launcher.gateway.media.fetch import Fetcher
+    from launcher.profile.model import GatewaySection
 
 MOST_WORKERS = 4  # unless the profile says otherwise
-HEAD_LETTERS = HEAD_BYTES // 3 * 4 + 4  # of base64, for the first bytes
+FORM_BYTES = 4096  # of an upload's body, around the picture
+WAITING = 32  # files for each process that may wait for it: about a second's work
+FETCH_OFF = (
+    "This server fetches no URLs (its profile has no gateway.fetch.hosts). Send the bytes as data:…;base64,…, or upload a"
+    " picture first."
+)
+STOPPING = Refusal(503, "draining", "The gateway is stopping.", close=True)
+
+
+class Kept(NamedTuple):
+    """An upload that is ready: the picture as it came, and what it was made into under one budget."""
+
+    data: bytes
+    made: Shrunk
+    costs: PictureCosts  # that it was made for
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data) + len(self.made.data)
+
+
+class Got(NamedTuple):
+    """A picture that is ready. ``data`` is empty where the string in the body can stay."""
+
+    data: bytes
+    mime: str
+    made: Shrunk | Cut | None  # None: it was only fetched
+    fetch_s: float = 0.0
 
 
 class Done(NamedTuple):
-    """What became of a request's pictures."""
+    """What became of a request's pictures and clips."""
 
     body: bytes  # of the request, as it goes on
-    report: bytes  # the value of X-Launcher-Images
-    shrunk: Sequence[Shrunk]  # those that were looked at
+    report: Report
+    outcomes: Sequence[tuple[str, int]]  # for the metrics: shrunk, untouched or cut, and how many
+    stages: Sequence[Stage]  # seconds for each, all pictures together
 
 
 class Intake:
-    """What one gateway does with pictures. ``per_prompt``: most that the engine takes in a prompt; None: not known."""
+    """What one gateway does with pictures and clips. ``per_prompt``: most pictures that the engine takes in a prompt, None:
+    not known; ``has_audio``: whether the model takes clips, None: not known."""
 
-    def __init__(self, settings: ImagesSection, per_prompt: int | None) -> None:
-        self._settings, self._per_prompt = settings, per_prompt
+    def __init__(self, settings: GatewaySection, per_prompt: int | None = None, has_audio: bool | None = None) -> None:
+        images, uploads = settings.images, settings.uploads
+        self._images, self._audio, self._per_prompt, self._has_audio = images, settings.audio, per_prompt, has_audio
+        workers = images.workers or min(MOST_WORKERS, max(1, (os.cpu_count() or 2) // 2))
         self.pool = Pool(
-            workers=settings.workers or min(MOST_WORKERS, max(1, (os.cpu_count() or 2) // 2)),
-            memory_bytes=memory_for(settings.max_pixels, settings.max_bytes),
-            cpu_s=settings.timeout,
+            workers=workers,
+            memory_bytes=memory_for(images.max_pixels, max(images.max_bytes, settings.audio.max_bytes)),
+            cpu_s=images.timeout,
+            max_waiting=WAITING * workers,
         )
+        self.store: UploadStore[Kept] = UploadStore(StoreLimits(uploads.memory, uploads.per_key, uploads.keep))
+        self.fetcher = make_fetcher(settings.fetch, max(images.max_bytes, settings.audio.max_bytes))
 
-    def check(self, prompt: Prompt) -> None:
-        """Looks at numbers and first bytes only. Raises Refused."""
-        settings, pictures, most = self._settings, prompt.found, self._settings.max_count
+    # Before anything is done.
+
+    def glimpse(self, beginning: bytes, budgets: Budgets, mode: str) -> int:
+        """The first picture of a body that has begun: the least prompt tokens of it, 0 if it is not to be seen. Raises Refused
+        for one that would be refused with the whole body too."""
+        found = cutting.first_data_url(beginning)
+        if found is None:
+            return 0
+        size = picture_size(beginning, found, len(beginning))
+        head = head_of(Found(None, None, "", beginning, found, len(beginning), True))
+        check_kind(kind_of(head), head, self._images, "Picture 1")
+        check_pixels(size, self._images, "Picture 1")
+        return budgets.least(size, mode)
+
+    def glimpse_upload(self, size: int) -> None:
+        """Whether an upload's body is too large for any picture that is taken. Raises Refused."""
+        if size > self._images.max_bytes + FORM_BYTES:
+            check_bytes(size, self._images, "The upload")
+
+    def check(self, prompt: Prompt, key: str) -> Report:
+        """Looks at numbers and first bytes only. What can be told without work; raises Refused."""
+        begun = time.perf_counter()
+        most = self._images.max_count
         if most is None and self._per_prompt is not None:
             most = self._per_prompt * prompt.count
-        if most is not None and len(pictures) > most:
-            message = f"The request has {len(pictures)} pictures: {most} is the most here."
-            if most == 0:
-                message = "Pictures are not taken here (model.images_per_prompt is 0)."
-            raise bad_request("too_many_pictures", message, "messages")
-        for number, picture in enumerate(pictures, 1):
-            if picture.link:
-                continue
-            kind = kind_of(_head(picture))
-            if kind in MEDIA_TYPES and kind not in settings.formats:
-                allowed = ", ".join(settings.formats)
-                raise bad_request(
-                    "picture_format", f"Picture {number} is {kind}: what is taken is {allowed}.", "messages"
-                )
-            if picture.bytes_in > settings.max_bytes:
-                size, limit = f"{picture.bytes_in / 2**20:.1f} MiB", f"{settings.max_bytes / 2**20:g} MiB"
-                raise bad_request(
-                    "picture_too_large", f"Picture {number} has {size}: {limit} is the most here.", "messages"
-                )
-            if picture.size is not None and picture.size[0] * picture.size[1] > settings.max_pixels:
-                width, height = picture.size
-                raise bad_request(
-                    "picture_too_large",
-                    f"Picture {number} has {width}×{height} pixels: {settings.max_pixels / 1e6:g} million is the most here.",
-                    "messages",
-                )
+        check_pictures(prompt.pictures, self._images, most)
+        check_clips(prompt.clips, self._audio, self._has_audio)
+        if prompt.video_links:
+            raise bad_request(
+                "url_fetch_off",
+                "Videos are not fetched by their URL: send the bytes as data:video/…;base64,….",
+                "messages",
+            )
+        for found in (*prompt.pictures, *prompt.clips):
+            if found.link:
+                self._check_link(found, key)
+        told = [picture_told(picture) for picture in prompt.pictures]
+        return report_of(told, [], [(b"sniff", time.perf_counter() - begun)])
 
-    async def bring_down(self, prompt: Prompt) -> Done:
-        """Makes what is too large smaller, all pictures of a request at once. Raises Refused; then nothing goes on."""
-        pictures = [picture for picture in prompt.found if picture.needs_work]
-        tasks = [asyncio.ensure_future(self._shrink(picture)) for picture in pictures]
+    def _check_link(self, found: Found, key: str) -> None:
+        if found.link.startswith(UPLOAD):
+            if not isinstance(found, Picture):
+                raise bad_request(
+                    "upload_kind", "An upload is a picture: a clip's bytes go into the request itself.", "messages"
+                )
+            self.store.find(found.link[len(UPLOAD) :], key, asyncio.get_running_loop().time(), "messages")
+        elif self.fetcher is None:
+            raise bad_request("url_fetch_off", FETCH_OFF, "messages")
+        else:
+            self.fetcher.check(found.link, "messages")
+
+    def has_work(self, prompt: Prompt) -> bool:
+        """Whether something has to be got, decoded or cut."""
+        if prompt.clips and (self._audio.budget != "original" or any(clip.link for clip in prompt.clips)):
+            return True
+        return any(picture.needs_work for picture in prompt.pictures)
+
+    def upload_size(self, upload_id: str) -> Size | None:
+        """Of an upload that is ready, whoever has sent it: for the price, which tells nobody anything."""
+        kept = self.store.peek(upload_id)
+        return None if kept is None else (kept.made.width_in, kept.made.height_in)
+
+    # The work.
+
+    async def bring_down(self, prompt: Prompt, key: str) -> Done:
+        """Gets and makes smaller, all of a request at once. Raises Refused; then nothing goes on."""
+        pictures = [picture for picture in prompt.pictures if picture.needs_work]
+        clips = [clip for clip in prompt.clips if clip.link or self._audio.budget != "original"]
+        work: list[Awaitable[Got]] = [self._picture(picture, key) for picture in pictures]
+        work += [self._clip(clip) for clip in clips]
+        tasks = [asyncio.ensure_future(one) for one in work]
         try:
-            shrunk = await asyncio.gather(*tasks)
+            got = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
-        results = dict(zip(pictures, shrunk, strict=True))
-        body = rewritten(prompt, {picture: done for picture, done in results.items() if not done.is_untouched})
-        return Done(body, b", ".join([_told(picture, results.get(picture)) for picture in prompt.found]), shrunk)
+        results: dict[Found, Got] = dict(zip([*pictures, *clips], got, strict=True))
+        body = rewritten(prompt, {found: one for found, one in results.items() if one.data})
+        made = {found: one.made for found, one in results.items()}
+        told = [picture_told(picture, made.get(picture)) for picture in prompt.pictures]
+        report = report_of(told, [clip_told(made.get(clip)) for clip in prompt.clips], stages_of(got))
+        return Done(body, report, _outcomes(got), report.stages)
 
-    async def _shrink(self, picture: Found) -> Shrunk:
-        settings, costs = self._settings, picture.costs
-        job = Job(costs.budget, costs.rule, settings.formats, settings.max_pixels, settings.quality, is_base64=True)
-        return await self.pool.shrink(picture.data[picture.start : picture.end], job, "messages")
+    async def _picture(self, picture: Picture, key: str) -> Got:
+        if picture.link.startswith(UPLOAD):
+            return await self._uploaded(picture, key)
+        data, fetch_s = b"", 0.0
+        if picture.link:
+            data, fetch_s = await self._fetched(picture.link, self._images.max_bytes)
+            made = await self.shrink(data, picture.costs)
+        else:
+            made = await self.shrink(picture.data[picture.start : picture.end], picture.costs, is_base64=True)
+        return Got(made.data or data, made.mime, made, fetch_s)
+
+    async def _uploaded(self, picture: Picture, key: str) -> Got:
+        now = asyncio.get_running_loop().time()
+        kept = await self.store.wait(picture.link[len(UPLOAD) :], key, now, "messages")
+        made = kept.made
+        if kept.costs.budget != picture.costs.budget:
+            made = await self.shrink(kept.data, picture.costs)
+        return Got(made.data or kept.data, made.mime, made)
+
+    async def _fetched(self, link: str, max_bytes: int) -> tuple[bytes, float]:
+        assert self.fetcher is not None, "check() has refused it"
+        fetched = await self.fetcher.fetch(link, "messages")
+        if len(fetched.data) > max_bytes:
+            raise bad_request(
+                "url_too_large",
+                f"What the URL gave has {len(fetched.data)} bytes: at most {max_bytes} are taken.",
+                "messages",
+            )
+        return fetched.data, fetched.seconds
+
+    async def shrink(self, data: bytes, costs: PictureCosts, is_base64: bool = False) -> Shrunk:
+        """A picture brought to its budget by a worker. Raises Refused."""
+        images = self._images
+        job = Job(costs.budget, costs.rule, images.formats, images.max_pixels, images.quality, is_base64=is_base64)
+        return await self.pool.shrink(data, job, "messages")
+
+    async def _clip(self, clip: Found) -> Got:
+        budget, audio = self._audio.budget, self._audio
+        data, fetch_s = clip.data[clip.start : clip.end], 0.0
+        if clip.link:
+            data, fetch_s = await self._fetched(clip.link, audio.max_bytes)
+        if budget == "original":
+            return Got(data, "application/octet-stream", None, fetch_s)
+        job = AudioJob(
+            budget.tokens_per_second,
+            budget.max_tokens,
+            budget.pad,
+            budget.sample_rate,
+            max_seconds=audio.max_length,
+            is_base64=not clip.link,
+        )
+        made = await self.pool.cut(data, job, "messages")
+        return Got(made.data, made.mime, made, fetch_s)
+
+    # Life.
+
+    def refuse_waiting(self) -> None:
+        """The gateway closes: whoever waits for an upload is told so."""
+        self.store.close(STOPPING)
 
     async def close(self) -> None:
         await self.pool.close()
 
     def __repr__(self) -> str:
-        return f"<Intake {self.pool!r}>"
+        return f"<Intake {self.pool!r} {self.store!r}>"
 
 
-def rewritten(prompt: Prompt, shrunk: dict[Found, Shrunk]) -> bytes:
-    """The body with the smaller pictures in the place of those that came; all other bytes stay, where that can be."""
-    body = prompt.body
-    if not shrunk:
-        return body.raw
-    if any(picture.data is not body.raw or picture.is_bare for picture in shrunk):
-        return _written_anew(prompt, shrunk)
-    pieces: list[bytes] = []
-    done = 0
-    for picture in sorted(shrunk, key=lambda one: one.start):
-        opens = body.raw.rfind(b'"', 0, picture.start) + 1
-        pieces += (body.raw[done:opens], _data_url(shrunk[picture]))
-        done = picture.end
-    return b"".join([*pieces, body.raw[done:]])
+def make_fetcher(settings: FetchSection, max_bytes: int) -> Fetcher | None:
+    """None where nothing may be fetched: httpx2 alone takes a quarter of a second to import."""
+    if not settings.hosts:
+        return None
+    from launcher.gateway.media.fetch import Fetcher
+    from launcher.gateway.media.hop import FetchLimits
+    from launcher.gateway.media.targets import Allowed
+
+    limits = FetchLimits(max_bytes, total_s=settings.timeout, at_once=settings.at_once)
+    return Fetcher(Allowed.of(settings.hosts, http=settings.http, more_ports=settings.ports), limits)
 
 
-def _written_anew(prompt: Prompt, shrunk: dict[Found, Shrunk]) -> bytes:
-    """As JSON once more: small bodies, whose pictures were not cut out of them, and /v1/messages with its media types."""
-    for picture, done in shrunk.items():
-        if picture.is_bare:
-            picture.holder[picture.key] = b2a_base64(done.data, newline=False).decode()
-            if isinstance(picture.holder, dict) and "media_type" in picture.holder:
-                picture.holder["media_type"] = done.mime
-        else:
-            picture.holder[picture.key] = _data_url(done).decode()
-    return prompt.body.json(prompt.body.value).encode("utf-8", "surrogatepass")
-
-
-def _data_url(done: Shrunk) -> bytes:
-    return b"data:%b;base64,%b" % (done.mime.encode(), b2a_base64(done.data, newline=False))
-
-
-def _head(picture: Found) -> bytes:
-    try:
-        return a2b_base64(picture.data[picture.start : min(picture.end, picture.start + HEAD_LETTERS)])
-    except Base64Error:
-        return b""
-
-
-def _told(picture: Found, done: Shrunk | None) -> bytes:
-    """What was done with one, such as ``1920x1080>672x364=314``; ``=`` is followed by its prompt tokens."""
-    if done is not None:
-        size_in, size, tokens = (done.width_in, done.height_in), (done.width, done.height), done.tokens
-    elif picture.size is not None:
-        size_in, size, tokens = picture.size, picture.size, picture.costs.of(picture.size)
-    else:
-        return b"?"
-    changed = b">%dx%d" % size if size != size_in else b""
-    return b"%dx%d%b=%d" % (*size_in, changed, tokens)
+def _outcomes(got: Sequence[Got]) -> list[tuple[str, int]]:
+    counts = dict.fromkeys(("shrunk", "untouched", "cut"), 0)
+    for one in got:
+        if isinstance(one.made, Cut):
+            counts["cut" if one.made.was_cut else "untouched"] += 1
+        elif one.made is not None:
+            counts["untouched" if one.made.is_untouched else "shrunk"] += 1
+    return [(name, count) for name, count in counts.items() if count]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from launcher.gateway.media.budget import Budget
 from launcher.gateway.refusal import Refusal, Refused
+from launcher.plan.image_budget import Budget
 from launcher.plan.image_tokens import ImageRule
 
 

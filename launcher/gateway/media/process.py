@@ -24,8 +24,11 @@ RETRY_AFTER_S = 1.0
 SOURCE = Path(__file__).parents[3]  # where the launcher package is
 # What Python and the decoders need of our environment; secrets stay out of a process that reads hostile files.
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
-# Libraries that start threads or keep memory for them would take it from the files.
-SETTINGS = {"PYTHONPATH": str(SOURCE), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+# Libraries that start threads or keep memory for them would take it from the files. A picture's megabytes are not given back
+# to the system after each one: getting them anew is a quarter of the time that it takes.
+SETTINGS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"} | {
+    "MALLOC_MMAP_THRESHOLD_": str(16 * 1024 * 1024), "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024),
+}  # fmt: skip
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 
 
@@ -54,6 +57,7 @@ class WorkerProcess(asyncio.Protocol):
             argv = (sys.executable, "-P", "-m", "launcher.gateway.media.worker")
             numbers = (str(theirs.fileno()), str(memory_bytes), str(cpu_s))
             environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | SETTINGS
+            environment["PYTHONPATH"] = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
             try:
                 process = await asyncio.create_subprocess_exec(
                     *argv, *numbers, stdin=DEVNULL, stdout=DEVNULL, pass_fds=[theirs.fileno()], env=environment,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 HEAD_BYTES = 64  # of a file: enough to tell
 
 # The formats that are read, with their media types. Fuller checks come with the decoding.
@@ -14,6 +16,8 @@ MEDIA_TYPES = {
     "tiff": "image/tiff",
     "avif": "image/avif",
 }
+# What engines read whatever libraries they were built with. BMP and TIFF become smaller, a GIF may have 10,000 frames.
+PASSED_ON = ("jpeg", "png", "webp")
 _BEGINNINGS = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -31,6 +35,12 @@ _BEGINNINGS = (
     (b"8BPS", "a Photoshop file"),
     (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
 )
+# What people send that is no picture here, and what there is instead.
+_INSTEAD = {
+    "SVG": "an SVG, which is a program for drawing and has no pixels: draw it and send that as PNG",
+    "HEIC": "HEIC, which is not read here: send it as JPEG (phones can be set to take 'most compatible' pictures)",
+    "text": "text, perhaps base64 twice, or the message of an error",
+}
 _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _TEXT = bytes(range(32, 127)) + b"\t\r\n"
 
@@ -46,6 +56,20 @@ def kind_of(data: bytes) -> str:
     if head[4:8] == b"ftyp":
         return _ftyp(head)
     return _text(data)
+
+
+def not_taken(kind: str, data: bytes, formats: Sequence[str]) -> str | None:
+    """Why a picture of this kind is refused, to be put behind 'The picture '; None: it is taken."""
+    if kind in formats:
+        return None
+    names = ", ".join(name.upper() for name in formats)
+    if kind in MEDIA_TYPES:
+        return f"is a {kind.upper()}, which this server does not take: send {names}."
+    if kind:
+        return f"is {_INSTEAD.get(kind, kind)}. Pictures are read as {names}."
+    if not data:
+        return "has no bytes: nothing came after 'base64,', or the file is empty."
+    return f"is in no known format: it begins with {bytes(data[:8]).hex(' ')}. Send {names}."
 
 
 def _ftyp(head: bytes) -> str:

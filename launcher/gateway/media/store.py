@@ -134,6 +134,11 @@ class UploadStore(Generic[Content]):
             raise self._unknown(upload_id, param)
         return upload
 
+    def peek(self, upload_id: str) -> Content | None:
+        """What is kept of an upload, whoever sent it; None: it is not ready, or not here."""
+        upload = self._uploads.get(upload_id)
+        return None if upload is None else upload.content
+
     @contextmanager
     def hold(self, upload: Upload[Content], now: float) -> Iterator[Upload[Content]]:
         """Keeps it while a request waits for it or uses it."""

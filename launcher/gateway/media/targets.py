@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import httpx2
 
-from launcher.gateway.media.addresses import Address, written_address
 from launcher.gateway.refusal import bad_request
+from launcher.profile.hosts import LABELS, Address, pattern_fault, written_address
 
 MAX_URL = 8192  # characters; a signed URL of a cloud store has one or two thousand
 MAX_SHOWN = 120  # characters of a URL in a sentence; never its query: signatures are there
 USUAL_PORTS = {"https": 443, "http": 80}
-_LABELS = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _INSTEAD = "Give it as an https URL or as data:image/…;base64,…"
 
 # Schemes that people try, and what there is instead.
@@ -132,7 +131,7 @@ def _target(parsed: httpx2.URL, url: str, hop: int) -> Target:
         ) from None
     if address is not None:
         host = str(address)
-    elif len(host) > 253 or not _LABELS.fullmatch(host):
+    elif len(host) > 253 or not LABELS.fullmatch(host):
         raise bad_request("url_invalid", f"{_quoted(url)}: {host[:64]!r} cannot be a host's name.")
     port = USUAL_PORTS[parsed.scheme] if parsed.port is None else parsed.port
     return Target(parsed, host, port, address, hop)
@@ -149,26 +148,6 @@ def _quoted(url: str) -> str:
 def _ports(ports: frozenset[int]) -> str:
     *others, last = map(str, sorted(ports))
     return f"only from {', '.join(others)} and {last}"
-
-
-def pattern_fault(pattern: str) -> str | None:
-    """What is wrong with an entry of the list of allowed hosts; None if nothing is."""
-    if pattern == "*":
-        return None
-    if not pattern:
-        return "is empty"
-    if "/" in pattern or "@" in pattern:
-        return "is not a host: leave out the scheme, the path and the user"
-    name = pattern.removeprefix("*.").rstrip(".").lower()
-    if "*" in name:
-        return "has a * elsewhere than as its first label: 'example.org', '*.example.org' and '*' are possible"
-    try:
-        is_name = written_address(name.strip("[]")) is None
-    except ValueError:
-        return "has a port, or is an address that is not written in the usual way: ports have a list of their own"
-    if is_name and not _LABELS.fullmatch(name):
-        return "cannot be a host's name: only letters a to z, digits, - and _ are (other letters as xn--…)"
-    return None
 
 
 def matches(host: str, pattern: str) -> bool:

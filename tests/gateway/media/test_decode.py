@@ -12,11 +12,11 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, ImageStat
 
 from launcher.gateway.media import decode
-from launcher.gateway.media.budget import Budget
 from launcher.gateway.media.costs import PictureCosts
 from launcher.gateway.media.decode import shrink
 from launcher.gateway.media.jobs import BadPicture, Job, Shrunk
 from launcher.gateway.media.sniff import kind_of
+from launcher.plan.image_budget import Budget
 from launcher.plan.image_tokens import ImageRule
 from tests.gateway.media.pictures import chunk, corners, photo, png_bomb, saved, screenshot
 
@@ -254,6 +254,29 @@ def test_scaled_decoding_is_as_good_as_full(options: dict[str, object], long_sid
     full = Image.open(io.BytesIO(data)).convert("RGB").resize(size, Image.Resampling.BICUBIC)
     full = Image.open(io.BytesIO(saved(full, "JPEG", quality=100))).convert("RGB")
     assert psnr(seen(shrunk), wanted) > psnr(full, wanted) - 1.5
+
+
+@pytest.mark.skipif(decode.simd is None, reason="no wheel of cykooz_resizer for this machine")
+@pytest.mark.parametrize("mode", decode.SIMD_MODES)
+@pytest.mark.parametrize("size", [(959, 539), (900, 500), (512, 288), (100, 56), (960, 1), (1, 540)])
+def test_scaling_with_simd_is_as_pillows(size: tuple[int, int], mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = photo(960, 540).convert(mode)
+    made = decode._resized(picture, size)
+    monkeypatch.setattr(decode, "simd", None)
+    pillows = decode._resized(picture, size)
+    assert (made.mode, made.size) == (pillows.mode, pillows.size)
+    assert psnr(made, pillows) > 45  # both round between across and down, in other orders
+
+
+@pytest.mark.parametrize("long_side", [100, 250])
+@pytest.mark.parametrize("mode", decode.SIMD_MODES)
+def test_scaling_without_simd(mode: str, long_side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "simd", None)
+    picture = corners(400, 200).convert(mode)
+    image = seen(good(saved(picture, "JPEG", quality=95), Job(Budget(long_side=long_side), GLM)))
+    for colour, expected in zip(quarters(image), quarters(picture.convert("RGB")), strict=True):
+        assert isinstance(expected, tuple)
+        assert close(colour, expected)
 
 
 def test_base64() -> None:

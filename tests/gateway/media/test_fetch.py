@@ -16,10 +16,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from launcher.gateway.media import fetch
-from launcher.gateway.media.addresses import Address, address_fault, is_own, resolve_by_system, written_address
+from launcher.gateway.media.addresses import address_fault, is_own, resolve_by_system
 from launcher.gateway.media.hop import FetchLimits, _request
-from launcher.gateway.media.targets import Allowed, matches, pattern_fault
+from launcher.gateway.media.targets import Allowed, matches
 from launcher.gateway.refusal import Refusal, Refused
+from launcher.profile.hosts import Address, pattern_fault, written_address
 from tests.gateway.media.sites import Authority, Names, Site, answer, site
 
 PICTURE = bytes(range(256)) * 40

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from launcher.gateway.media.budget import Budget
 from launcher.gateway.media.costs import Budgets
 from launcher.gateway.media.intake import Intake
 from launcher.gateway.price import Pricer
+from launcher.plan.image_budget import Budget
 from launcher.plan.image_tokens import ImageRule
 from launcher.profile.images import ImagesSection
 from tests.fakes.process import FakeEngine
-from tests.gateway.harness import CHAT, Desk, gateway_to
+from tests.gateway.harness import CHAT, Desk, Response, chat, events, gateway_to, request_bytes
 from tests.gateway.media.pictures import photo, saved
 
 GLM = ImageRule("glm4v", max_pixels=9633792)
@@ -72,8 +72,8 @@ async def test_a_large_picture_reaches_the_engine_within_its_budget(small: Desk,
         12345678901234,
         "What is it?",
     )
-    assert await small.metric('launcher_pictures_total{outcome="shrunk"}') == 1
-    assert await small.metric('launcher_picture_seconds_count{stage="decode"}') == 1
+    assert await small.metric('launcher_media_total{outcome="shrunk"}') == 1
+    assert await small.metric('launcher_media_seconds_count{stage="decode"}') == 1
     await small.at_rest()
 
 
@@ -82,7 +82,7 @@ async def test_what_is_within_the_budget_passes_byte_for_byte(small: Desk, engin
     answer = await small.post(raw)
     assert answer.headers["x-launcher-images"] == "300x200=79"
     assert (await engine.seen())["requests"][-1]["body"].encode() == raw
-    assert await small.metric("launcher_pictures_total") == 0  # not even decoded
+    assert await small.metric("launcher_media_total") == 0  # not even decoded
 
 
 async def test_all_else_keeps_its_bytes(small: Desk, engine: FakeEngine) -> None:
@@ -123,7 +123,6 @@ async def test_detail_and_mode_choose_the_budget(engine: FakeEngine) -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        {"type": "image_url", "image_url": {"url": "https://example.org/a.jpg"}},
         {"type": "image_embeds", "image_embeds": "AAAA"},
         {"type": "video_url", "video_url": {"url": "https://example.org/a.mp4"}},
     ],
@@ -157,7 +156,7 @@ async def test_messages_api(small: Desk, engine: FakeEngine) -> None:
         (b"", {}, "picture_empty", "no bytes"),
         (LARGE, {"max_bytes": 10_000}, "picture_too_large", "is the most here"),
         (LARGE, {"max_pixels": 1_000_000}, "picture_too_large", "1920×1080 pixels: 1 million is the most here"),
-        (LARGE, {"formats": ("png",)}, "picture_format", "is jpeg: what is taken is png"),
+        (LARGE, {"formats": ("png",)}, "picture_format", "is a JPEG, which this server does not take: send PNG."),
     ],
     ids=["truncated", "svg", "text", "empty", "bytes", "pixels", "format"],
 )
@@ -180,7 +179,7 @@ async def test_too_many(engine: FakeEngine) -> None:
 
 async def test_as_many_a_prompt_as_the_engine_takes(engine: FakeEngine) -> None:
     async with gateway_to(engine.url) as desk:
-        desk.gateway.intake = Intake(ImagesSection(), 1)
+        desk.gateway.intake = Intake(desk.gateway.settings, 1)
         chats = [asks(SMALL)["messages"], asks(SMALL)["messages"]]
         several = {"model": "fake-model", "messages": chats}
         assert (await desk.post(several, path="/v1/chat/completions/batch")).status == 200
@@ -189,7 +188,7 @@ async def test_as_many_a_prompt_as_the_engine_takes(engine: FakeEngine) -> None:
 
 async def test_none_at_all(engine: FakeEngine) -> None:
     async with gateway_to(engine.url) as desk:
-        desk.gateway.intake = Intake(ImagesSection(), 0)
+        desk.gateway.intake = Intake(desk.gateway.settings, 0)
         answer = await desk.post(asks(SMALL))
         assert answer.error["message"] == "Pictures are not taken here (model.images_per_prompt is 0)."
 
@@ -213,9 +212,116 @@ async def test_they_are_made_smaller_while_the_request_waits(engine: FakeEngine)
         await running.post(CHAT, {"model": "fake-model", "messages": []})
         await engine.wait("hold")
         await waiting.post(CHAT, asks(LARGE))
-        await desk.until(lambda: desk.gateway.metrics.pictures["shrunk"] == 1)
+        await desk.until(lambda: desk.gateway.metrics.media["shrunk"] == 1)
         assert desk.gateway.queued == 1
         await engine.release(2)
         assert (await running.read()).status == 200
         assert (await waiting.read()).headers["x-launcher-images"] == "1920x1080>672x364=314"
         await desk.at_rest()
+
+
+async def test_told_in_the_answer_where_it_is_asked_for(small: Desk, engine: FakeEngine) -> None:
+    large = {"width_in": 1920, "height_in": 1080, "width": 672, "height": 364, "tokens": 314}
+    unchanged = {"width_in": 300, "height_in": 200, "width": 300, "height": 200, "tokens": 79}
+    answer = await small.post(asks(LARGE, SMALL, return_image_info=True))
+    assert answer.json()["image_info"] == [large, unchanged]
+    assert "return_image_info" not in await got(engine)
+    stream = await small.post(asks(LARGE, return_image_info=True, stream=True, max_tokens=3))
+    first, *others, _ = events(stream.body)
+    assert first["image_info"] == [large]
+    assert not any("image_info" in event for event in others)
+    text_only = chat(return_image_info=True)
+    assert (await small.post(text_only)).json()["image_info"] == []
+    assert "image_info" not in (await small.post(asks(LARGE, return_image_info=False))).json()
+    assert (await small.post(asks(LARGE, return_image_info="yes"))).error["param"] == "return_image_info"
+
+
+async def test_stages(small: Desk, engine: FakeEngine) -> None:
+    answer = await small.post(asks(LARGE))
+    stages = [stage.partition(";")[0] for stage in answer.headers["server-timing"].split(", ")]
+    assert stages[-6:] == ["decode", "scale", "encode", "media", "queue", "engine"]
+    assert "sniff" in stages
+    client = await small.client()
+    raw = request_bytes("POST", CHAT, json.dumps(asks(LARGE)).encode())
+    await client.send(raw[:-1000])
+    await small.until(lambda: any(c.reader.body is not None for c in small.gateway.connections))
+    await client.send(raw[-1000:])
+    assert (await client.read()).headers["server-timing"].startswith("receive;dur=")
+
+
+class TestBeforeTheBodyIsIn:
+    """A large body is refused by its beginning where all of it would be."""
+
+    NOISE = saved(photo(3000, 3000), "JPEG", quality=95)
+
+    async def begun(self, desk: Desk, body: bytes, *lines: str, length: int | None = None) -> Response:
+        """The answer to a body of which only a tenth is sent."""
+        whole = request_bytes("POST", CHAT, body, *lines)
+        client = await desk.client()
+        await client.send(whole[: len(whole) // 10])
+        answer = await client.read()
+        assert answer.headers["connection"] == "close"
+        return answer
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"max_pixels": 1_000_000}, "Picture 1 has 3000×3000 pixels"),
+            ({"formats": ("png",)}, "Picture 1 is a JPEG"),
+        ],
+    )
+    async def test_a_picture_that_is_not_taken(self, engine: FakeEngine, settings: dict[str, Any], words: str) -> None:
+        async with gateway(engine, **settings) as desk:
+            refused = await self.begun(desk, json.dumps(asks(self.NOISE)).encode())
+            assert refused.status == 400
+            assert words in refused.error["message"]
+
+    async def test_no_engine(self, engine: FakeEngine) -> None:
+        async with gateway(engine) as desk:
+            desk.replicas.down(0, "gone")
+            refused = await self.begun(desk, json.dumps(asks(self.NOISE)).encode())
+            assert (refused.status, refused.error["reason"]) == (503, "not_ready")
+            assert refused.headers["retry-after"]
+
+    async def test_a_full_queue(self, engine: FakeEngine) -> None:
+        await engine.set(hold_after=0)
+        async with gateway_to(engine.url, max_in_flight=1, max_queued=0) as desk:
+            running = await desk.client()
+            await running.post(CHAT, chat())
+            await engine.wait("hold")
+            refused = await self.begun(desk, json.dumps(asks(self.NOISE)).encode())
+            assert (refused.status, refused.error["reason"]) == (429, "queue_full")
+            await engine.release()
+            assert (await running.read()).status == 200
+            await desk.at_rest()
+
+    async def test_before_a_byte_of_it_is_sent(self, engine: FakeEngine) -> None:
+        """Expect: 100-continue."""
+        async with gateway(engine) as desk:
+            desk.replicas.down(0, "gone")
+            client = await desk.client()
+            head = request_bytes("POST", CHAT, b"x" * 1_000_000, "Expect: 100-continue")[:-1_000_000]
+            await client.send(head)
+            assert (await client.read()).status == 503
+
+    async def test_an_upload_that_is_too_large(self, engine: FakeEngine) -> None:
+        async with gateway(engine, max_bytes=100_000) as desk:
+            client = await desk.client()
+            whole = request_bytes("POST", "/api/upload", self.NOISE, "Content-Type: image/jpeg")
+            await client.send(whole[:5000])
+            assert (await client.read()).error["reason"] == "picture_too_large"
+
+    async def test_what_would_be_taken_is(self, engine: FakeEngine) -> None:
+        async with gateway(engine) as desk:
+            body = json.dumps(asks(self.NOISE)).encode()
+            client = await desk.client()
+            whole = request_bytes("POST", CHAT, body)
+            for at in range(0, len(whole), 100_000):
+                await client.send(whole[at : at + 100_000])
+            assert (await client.read()).headers["x-launcher-images"].startswith("3000x3000>")
+
+    async def test_text_that_looks_like_a_picture_is_none(self, engine: FakeEngine) -> None:
+        """A quoted URL within a text is no picture, whatever it begins with."""
+        async with gateway(engine, formats=("png",)) as desk:
+            text = 'See "data:image/bmp;base64,Qk0=" and ' + "more " * 50_000
+            assert (await desk.post(chat(text))).status == 200

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from launcher.gateway.media.audio import AudioJob
-from launcher.gateway.media.budget import Budget
 from launcher.gateway.media.jobs import Job, Shrunk
 from launcher.gateway.media.pool import MIB, Pool, memory_for
 from launcher.gateway.refusal import Refusal, Refused
+from launcher.plan.image_budget import Budget
 from launcher.plan.image_tokens import ImageRule
 from tests.gateway.media.pictures import corners, png_bomb, saved
 
@@ -30,7 +30,7 @@ GLM = ImageRule("glm4v", max_pixels=9633792)
 JOB = Job(Budget(long_side=100), GLM)
 ENDLESS = Job(Budget(), GLM, max_pixels=10**10)
 PICTURE = saved(corners(400, 200), "JPEG")
-HEAVY = saved(Image.effect_noise((2500, 2500), 50), "PNG", compress_level=1)  # some tenths of a second
+HEAVY = saved(Image.effect_noise((4500, 4500), 50), "PNG", compress_level=1)  # some tenths of a second
 
 
 def make(**changes: Any) -> Pool:

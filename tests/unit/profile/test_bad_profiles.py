@@ -39,7 +39,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
         OK + "restart: {max_tokens: 3}\n",
         [
             "p.yaml:3:11: restart.max_tokens: there is no such key in restart; max_tokens belongs under "
-            "gateway.images.budget or warmup or warmup.canary"
+            "gateway.images.budget or gateway.audio.budget or warmup or warmup.canary"
         ],
     ),
     "slip of a key of another section": (
