@@ -10,6 +10,7 @@ proxy's threads, so that neither a wait nor another program on that core is in i
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -30,6 +31,7 @@ from typing import Any
 import click
 
 from loadtests.proxies import COMPILED, Place, Proxy, Running, known_proxies
+from tests.gateway.media.pictures import photo, saved
 
 SOURCES = Path(__file__).with_name("peers")
 WORDS = "lorem ipsum dolor sit amet " * 30
@@ -55,11 +57,16 @@ class Load:
     per: str  # the result's key of how many there were
 
 
+def picture_of(size: int) -> bytes:
+    """A photo with so many bytes: what is behind a JPEG's end is of no account to anybody."""
+    return saved(photo(1920, 1080), "JPEG", quality=85).ljust(size, b"\0")[:size]
+
+
 def body(picture_bytes: int = 0, **more: Any) -> dict[str, Any]:
     """A chat request."""
     content: Any = WORDS
     if picture_bytes:
-        url = "data:image/jpeg;base64," + ("JDQU" * (picture_bytes // 4))
+        url = "data:image/jpeg;base64," + base64.b64encode(picture_of(picture_bytes * 3 // 4)).decode()
         content = [{"type": "text", "text": WORDS}, {"type": "image_url", "image_url": {"url": url}}]
     return {"model": "m", "messages": [{"role": "user", "content": content}], **more}
 

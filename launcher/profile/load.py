@@ -64,14 +64,14 @@ def _hint(path: Path) -> str:
 
 
 def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise ProfileError(f"{path}: is a folder, not a profile", _suggest(path / "*", "name a file"))
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE_BYTES + 1)
         if len(content) > LARGEST_FILE_BYTES:
             raise ProfileError(f"{path}: is larger than 1 MiB, so it is no profile", _suggest(path, "name a profile"))
         return content.decode("utf-8-sig")
+    except IsADirectoryError:
+        raise ProfileError(f"{path}: is a folder, not a profile", _suggest(path / "*", "name a file")) from None
     except FileNotFoundError:
         raise ProfileError(f"{path}: there is no such file", _suggest(path, "give the path of a profile")) from None
     except UnicodeDecodeError as error:

@@ -463,6 +463,10 @@ class TestFiles:
         assert error.message == "profiles: is a folder, not a profile"
         assert error.hint == "profiles/ has 2x4090.yaml, external.yaml"
 
+    def test_a_whole_profile_in_the_place_of_its_path(self) -> None:
+        error = self.refusal(Path("name: x\n" * 1000))
+        assert error.message.endswith(": cannot be read: File name too long")
+
     def test_not_utf8(self) -> None:
         Path("latin.yaml").write_bytes(b"name: x\ndescription: caf\xe9\n")
         error = self.refusal(Path("latin.yaml"))
