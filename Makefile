@@ -2,7 +2,7 @@
 # make up PROFILE=profiles/2x4090.yaml       serve another one
 # make compile                               the gateway in machine code: less CPU a request; needs gcc
 # make test                                  every test, with a real vLLM on the CPU
-# make fuzz SECONDS=600                      mutate what comes from outside, until something breaks
+# make fuzz SECONDS=600                      mutate what comes from outside, led by coverage, until something breaks
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -24,7 +24,7 @@ test:
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 fuzz:
-	@$(PYTHON) deploy/bootstrap.py $(VENV) none test
+	@$(PYTHON) deploy/bootstrap.py $(VENV) none test fuzz
 	@$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 lint:
@@ -35,4 +35,4 @@ lint:
 	$(VENV)/bin/lint-imports
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache/fuzz

@@ -11,9 +11,9 @@ from launcher.gateway.refusal import Refused
 from launcher.gateway.requests import RequestReader
 from launcher.gateway.routes import Kind, Route
 from launcher.profile.model import GatewaySection
-from tests.fuzz import answers, media, texts
+from tests.fuzz import answers, clips, media, texts, uploads
 from tests.fuzz.cuts import alike
-from tests.fuzz.loop import Target
+from tests.fuzz.target import Target
 
 ANY = Route("/any", Kind.INFERENCE, (b"GET", b"POST"))
 SETTINGS = GatewaySection().model_copy(update={"max_head": 700, "max_body": 600})
@@ -192,5 +192,7 @@ TARGETS = {
     "chunks": Target(chunks, CHUNKS, CHUNK_WORDS),
     **answers.TARGETS,
     **media.TARGETS,
+    **clips.TARGETS,
+    **uploads.TARGETS,
     **texts.TARGETS,
 }

@@ -1,17 +1,24 @@
-"""What the fuzzer has found stays found: its inputs are tried again. And a short run of each target, always the same."""
+"""What the fuzzer has found stays found: its inputs are tried again. And a short run of each target, without guidance."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
 
 import pytest
 
+import launcher.gateway
 from launcher.gateway.build import is_compiled
 from tests.fuzz.__main__ import FOUND
-from tests.fuzz.loop import Target, fuzz, minimise
+from tests.fuzz.mutations import try_mutations
 from tests.fuzz.targets import TARGETS
 
 FILES = sorted(FOUND.glob("*.bin"))
+GATEWAY = launcher.gateway.__path__[0]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -21,37 +28,30 @@ def test_what_was_found_is_mended(file: Path) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_short_run_finds_nothing(name: str) -> None:
-    result = fuzz(TARGETS[name], seed=1, executions=400)
-    assert result.failure is None, f"{result.failure.data!r}\n{result.failure.error}"
-    assert result.executions == 400
-    assert result.edges > 20 or is_compiled()  # the target does reach the gateway's code; compiled code shows no lines
+    failure = try_mutations(TARGETS[name], seed=1, executions=400)
+    assert failure is None, f"{failure.data!r}\n{failure.error}"
 
 
-def fragile(data: bytes) -> None:
-    """Wrong in one place that no seed reaches."""
-    from launcher.gateway.sse import EventParser
-
-    assert not any(b"event: x" in event for event in EventParser().feed(data))
-
-
-@pytest.mark.skipif(
-    is_compiled(), reason="the fuzzer is led by the lines that are reached, which compiled code does not show"
-)
-def test_the_fuzzer_finds_what_is_wrong_and_makes_it_small() -> None:
-    target = Target(fragile, (b"data: a\n\n",), (b"event: x", b"\n\n"))
-    result = fuzz(target, seed=1, executions=20_000)
-    assert result.failure is not None
-    assert result.failure.data == b"event: x\n\n"
-    assert "AssertionError" in result.failure.error
-    assert fuzz(target, seed=1, executions=20_000) == result  # the same seed finds the same
+@pytest.mark.skipif(is_compiled(), reason="compiled code does not tell that it is called")
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_targets_seeds_reach_the_gateways_code(name: str) -> None:
+    with calls_of_the_gateway() as called:
+        for seed in TARGETS[name].seeds:
+            TARGETS[name].run(seed)
+    assert len(called) >= 2, called
 
 
-def test_what_takes_too_long_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def endless(data: bytes) -> None:
-        while b"!" in data:
-            pass
+@contextmanager
+def calls_of_the_gateway() -> Iterator[set[CodeType]]:
+    """Which of its functions are called meanwhile."""
+    called: set[CodeType] = set()
 
-    monkeypatch.setattr("tests.fuzz.loop.MAX_CPU_S", 0.05)
-    monkeypatch.setattr("tests.fuzz.loop.MINIMISE_S", 1.0)
-    data, error = minimise(endless, b"ab!cd")
-    assert (data, "TooSlow" in error) == (b"!", True)
+    def note(frame: FrameType, event: str, arg: Any) -> None:
+        if frame.f_code.co_filename.startswith(GATEWAY):
+            called.add(frame.f_code)
+
+    sys.setprofile(note)
+    try:
+        yield called
+    finally:
+        sys.setprofile(None)

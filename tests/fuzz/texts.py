@@ -17,7 +17,7 @@ from launcher.gateway.usage import find_usage
 from launcher.plan.image_tokens import ImageRule
 from launcher.profile.model import TemplatePolicy
 from tests.fuzz.cuts import alike
-from tests.fuzz.loop import Target
+from tests.fuzz.target import Target
 
 RESIDUES = (("</credit>",), ("aa", "ab", "aab"), ("<|x|>", "<|", "|>"), ("abcabd", "cab"))
 
