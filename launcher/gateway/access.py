@@ -58,6 +58,8 @@ class AccessEntry(msgspec.Struct, gc=False, omit_defaults=True):
     resumed: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    receive_ms: float = 0.0  # given in seconds, as is the next: a large body on its way
+    media_ms: float = 0.0  # pictures and clips fetched, decoded and made smaller
 
 
 class AccessLog:
@@ -161,6 +163,9 @@ class _Finisher:
         entry.queue_ms = int(entry.queue_ms * 1e5) / 100
         entry.ttft_ms = int(entry.ttft_ms * 1e5) / 100
         entry.e2e_ms = int(entry.e2e_ms * 1e5) / 100
+        if entry.receive_ms or entry.media_ms:
+            entry.receive_ms = int(entry.receive_ms * 1e5) / 100
+            entry.media_ms = int(entry.media_ms * 1e5) / 100
         entry.prompt_tokens_priced = int(entry.prompt_tokens_priced)
 
 

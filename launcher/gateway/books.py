@@ -17,6 +17,7 @@ from launcher.gateway.requests import Request
 if TYPE_CHECKING:
     from launcher.gateway.heads import RequestHead
     from launcher.gateway.media.intake import Done
+    from launcher.gateway.media.jobs import Shrunk
     from launcher.gateway.rate import Limits
     from launcher.gateway.relay import Exchange
     from launcher.gateway.server import Gateway
@@ -58,6 +59,12 @@ class Books:
         for stage, took_s in done.stages:
             metrics.media_seconds[stage.decode()].observe(took_s)
 
+    def decoded(self, made: Shrunk) -> None:
+        """An upload was made ready."""
+        self.metrics.media["untouched" if made.is_untouched else "shrunk"] += 1
+        for stage, took_s in (("decode", made.decode_s), ("scale", made.scale_s), ("encode", made.encode_s)):
+            self.metrics.media_seconds[stage].observe(took_s)
+
     def close(self, exchange: Exchange, now: float) -> int | None:
         """An exchange has ended. Returns the tokens of its answer, where they are known or can be told."""
         metrics, request = self.metrics, exchange.request
@@ -84,7 +91,9 @@ class Books:
         """The key's limits: what was really used, or nothing where nothing was served."""
         price = exchange.price
         charged = price.prompt_tokens + price.output_tokens
-        if exchange.outcome in ("refused", "evicted", "failed"):
+        if exchange.outcome == "refused" and exchange.status < 429:  # its sender's fault, and it took work to find out
+            limits.settle(charged, 0, now)
+        elif exchange.outcome in ("refused", "evicted", "failed"):
             limits.forgive(charged, now)
         elif exchange.outcome == "served":
             if exchange.status != 200:  # the engine has refused it: nothing was computed
@@ -107,7 +116,7 @@ class Books:
             max(0.0, (sent_at or now) - arrived_at - exchange.media_s),
             exchange.began_at - arrived_at if exchange.began_at else 0.0,
             now - arrived_at, -1 if exchange.replica is None else exchange.replica.index, exchange.retries, exchange.resumes,
-            exchange.bytes_in, exchange.bytes_out,
+            exchange.bytes_in, exchange.bytes_out, max(0.0, exchange.request.receive_s), exchange.media_s,
         )  # fmt: skip
 
     def _served(self, exchange: Exchange, usage: tuple[int, int] | None, now: float, elapsed: float) -> int | None:

@@ -27,7 +27,16 @@ IMAGE_PARTS = frozenset({"image_url", "input_image", "image", "image_pil", "imag
 class Changes:
     """A request's body as it goes to the engine, and what is to be done to the answer."""
 
-    __slots__ = ("body", "fold_reasoning", "image_info", "plain", "strip", "tells_images", "touch_answer")
+    __slots__ = (
+        "body",
+        "fold_reasoning",
+        "image_info",
+        "plain",
+        "refuses_info",
+        "strip",
+        "tells_images",
+        "touch_answer",
+    )
 
     def __init__(
         self,
@@ -40,6 +49,7 @@ class Changes:
         self.body, self.fold_reasoning, self.strip = body, fold_reasoning, strip
         self.tells_images = tells_images  # the answer is to have the field image_info
         self.image_info: list[dict[str, Any]] | None = None  # that, once it is known
+        self.refuses_info = False  # return_image_info: false
         self.plain = plain  # the answer is to be in the form of /api/v1/generate
         self.touch_answer = fold_reasoning or bool(strip) or tells_images or plain
 
@@ -56,13 +66,19 @@ def change_chat(body: bytes, policy: TemplatePolicy) -> Changes:
         return Changes(body, strip=policy.strip)
     changed = "enable_thinking" in request or "return_reasoning" in request
     fold = changed and _switch_thinking(request)
-    tells = "return_image_info" in request
-    changed = changed or tells
-    tells = bool(tells and _take_flag(request, "return_image_info"))
+    changed = changed or "return_image_info" in request
+    tells = _take_flag(request, "return_image_info")
     if arranges:
         changed = arrange_images(request.get("messages"), policy) or changed
     changed = add_stops(request, policy.stop) or changed
-    return Changes(json.dumps(request).encode() if changed else body, fold, policy.strip, tells)
+    changes = Changes(json.dumps(request).encode() if changed else body, fold, policy.strip, bool(tells))
+    changes.refuses_info = tells is False
+    return changes
+
+
+def as_plain(changes: Changes) -> Changes:
+    """The same, its answer in the form of /api/v1/generate, which tells of pictures unless it is asked not to."""
+    return Changes(changes.body, changes.fold_reasoning, changes.strip, not changes.refuses_info, plain=True)
 
 
 def change_completion(body: bytes, policy: TemplatePolicy) -> Changes:
@@ -133,18 +149,22 @@ def arrange_images(messages: Any, policy: TemplatePolicy) -> bool:
 
 def number_images(messages: Any) -> bool:
     """Writes 'Image 1:' and so on before each image, through all messages, if there are several. True: there are."""
-    found = [
-        (parts, part)
+    several = [
+        message
         for message in (messages if isinstance(messages, list) else ())
-        if isinstance(message, dict) and isinstance(parts := message.get("content"), list)
-        for part in parts
-        if _is_image(part)
+        if isinstance(message, dict) and isinstance(message.get("content"), list)
     ]
-    if len(found) < 2:
+    if sum(_is_image(part) for message in several for part in message["content"]) < 2:
         return False
-    for number, (parts, image) in enumerate(found, 1):
-        at = next(index for index, part in enumerate(parts) if part is image)
-        parts.insert(at, {"type": "text", "text": f"Image {number}:"})
+    number = 0
+    for message in several:
+        parts: list[Any] = []
+        for part in message["content"]:
+            if _is_image(part):
+                number += 1
+                parts.append({"type": "text", "text": f"Image {number}:"})
+            parts.append(part)
+        message["content"] = parts
     return True
 
 
@@ -166,4 +186,4 @@ def _is_image(part: Any) -> bool:
     if not isinstance(part, dict):
         return False
     kind = part.get("type")
-    return kind in IMAGE_PARTS if kind is not None else "image_url" in part
+    return "image_url" in part if kind is None else isinstance(kind, str) and kind in IMAGE_PARTS

@@ -31,6 +31,9 @@ _BACKSLASH = 0x5C
 # sre finds a literal beginning twice as fast as bytes.find does: 170 µs against 370 in a megabyte of text.
 _BEGINS = re.compile(rb'"data(?::|"[ \t\r\n]*:[ \t\r\n]*")').search
 _DATA_URL = re.compile(rb'(?<!\\)"data:image/[a-z+.-]{1,20};base64,').search
+_NAMES_MEDIA = re.compile(
+    rb'"(?:image|images|image_url|input_image|image_pil|audio_url|input_audio|video_url|video|source)"|\\u00[4-7]'
+).search
 _MARK = "cut:" + secrets.token_hex(8) + ":"
 _MARKED = re.compile(_MARK.encode() + rb"(\d+)").sub
 _decode = msgspec.json.Decoder().decode
@@ -108,6 +111,11 @@ def cut(body: bytes) -> tuple[bytes, list[Span]]:
         return body, cuts
     pieces.append(body[done:])
     return b"".join(pieces), cuts
+
+
+def may_name_media(body: bytes) -> bool:
+    """Whether a body that is not decoded may have pictures, clips or videos in it; escapes of plain letters count as yes."""
+    return _NAMES_MEDIA(body) is not None
 
 
 def first_data_url(beginning: bytes) -> int | None:

@@ -143,7 +143,7 @@ class Dispatcher(Generic[T]):
         if not usable:
             return Verdict.NOT_READY
         ticket.lane = 1 + ticket.priority
-        has_room = not self.queue.count and any(self._fits(ticket, replica) for replica in usable)
+        has_room = not self.queue.count and self._has_room_beside_preparing(ticket, usable)
         return Verdict.QUEUED if has_room else self._may_wait(ticket, now, self.patience_s(ticket))
 
     def first_token(self, ticket: T, now: float) -> list[T]:
@@ -338,9 +338,19 @@ class Dispatcher(Generic[T]):
         wait = self.expected_wait_s(ticket, now)
         return Verdict.TOO_LATE if wait is not None and wait > MISSED * patience_s else Verdict.QUEUED
 
-    def _fits(self, ticket: T, replica: Replica) -> bool:
-        ledger, room = replica.ledger, self._burst
-        return self.caps(replica).fits(ledger, ticket.prefill_tokens, ticket.sequences, ticket.kv_tokens, room)
+    def _has_room_beside_preparing(self, ticket: T, usable: list[Replica]) -> bool:
+        """Whether the ticket would be started, were it and all that is preparing handed in now."""
+        prefill_room, sequence_room, fits = 0.0, 0, False
+        for replica in usable:
+            ledger, caps = replica.ledger, self.caps(replica)
+            prefill_room += max(0.0, self._burst * caps.prefill_tokens - ledger.prefill_tokens)
+            sequence_room += max(0, caps.sequences - ledger.sequences)
+            fits = fits or caps.fits(ledger, ticket.prefill_tokens, ticket.sequences, ticket.kv_tokens, self._burst)
+        if not self.preparing:
+            return fits
+        prefill_room -= sum([other.prefill_tokens for other in self.preparing])
+        sequence_room -= sum([other.sequences for other in self.preparing])
+        return fits and prefill_room >= ticket.prefill_tokens and sequence_room >= ticket.sequences
 
     def _unprepare(self, ticket: T) -> None:
         del self.preparing[ticket]

@@ -8,6 +8,7 @@ in ``images``. Whatever else the object has (temperature, stream, stop, …) goe
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from launcher.gateway.cutting import decode
 from launcher.gateway.refusal import bad_request
 
+NOT_HERE = ("tools", "functions", "logprobs", "top_logprobs", "prompt_logprobs", "return_token_ids")
 OWN = ("image", "images", "prompt", "system")
 LINKS = ("data:", "upload:", "http:", "https:", "file:", "ftp:")
 _encode = msgspec.json.Encoder().encode
@@ -29,6 +31,10 @@ def chat_of(body: bytes) -> bytes:
         )
     if "messages" in asked:
         raise bad_request("bad_value", "messages belong to /v1/chat/completions: give a prompt here.", "messages")
+    for name in NOT_HERE:
+        if asked.get(name):
+            message = f"{name}: the plain answer has no place for that; /v1/chat/completions has."
+            raise bad_request("bad_value", message, name)
     if asked.get("n", 1) not in (None, 1):
         raise bad_request("bad_value", "n: one answer is given here; /v1/chat/completions gives several.", "n")
     prompt, system = asked.get("prompt"), asked.get("system")
@@ -45,7 +51,12 @@ def chat_of(body: bytes) -> bytes:
     chat["messages"] = messages
     if asked.get("stream") is True:
         chat.setdefault("stream_options", {"include_usage": True})
-    return _encode(chat)
+    if b"NaN" in body or b"Infinity" in body:
+        return json.dumps(chat).encode()
+    try:
+        return _encode(chat)
+    except (ValueError, msgspec.MsgspecError):  # lone surrogates
+        return json.dumps(chat).encode()
 
 
 def _images(asked: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.gateway.compat import Changes, change_chat, change_completion
+from launcher.gateway.compat import Changes, as_plain, change_chat, change_completion
 from launcher.gateway.generate import chat_of
 from launcher.gateway.replicas import Replica
 from launcher.gateway.requests import Request
@@ -15,8 +15,7 @@ def prepare(request: Request, policy: TemplatePolicy) -> Changes:
     """What the request becomes, and what is done to its answer. Raises Refused."""
     route = request.route
     if route.is_plain:
-        changes = change_chat(chat_of(request.body), policy)
-        return Changes(changes.body, False, changes.strip, tells_images=True, plain=True)
+        return as_plain(change_chat(chat_of(request.body), policy))
     if route.is_chat:
         return change_chat(request.body, policy)
     return change_completion(request.body, policy) if route.has_choices else Changes(request.body)

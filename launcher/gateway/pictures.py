@@ -13,6 +13,7 @@ from binascii import a2b_base64
 
 HEAD_BYTES = 384  # decoded at once: all of it for four of the formats, and for most JPEGs
 MAX_SEGMENTS = 512  # of a JPEG before its size; a large colour profile takes some tens
+GIF_BYTES = 6144  # of a GIF, up to its first frame: its colours and remarks
 SAMPLES = 64  # bytes of the payload that go into a fingerprint, besides its ends
 
 Size = tuple[int, int]
@@ -34,6 +35,8 @@ def picture_size(data: bytes, start: int, end: int) -> Size | None:
         head = a2b_base64(data[start : min(end, start + HEAD_BYTES // 3 * 4)])
         if head[:3] == b"\xff\xd8\xff":
             return _jpeg(head, data, start, end)
+        if head[:6] in (b"GIF87a", b"GIF89a"):
+            return _gif(a2b_base64(data[start : min(end, start + GIF_BYTES // 3 * 4)]))
         size = _simple(head)
     except (Base64Error, IndexError):  # no base64, or too short for its format
         return None
@@ -46,14 +49,28 @@ def _simple(head: bytes) -> Size | None:
         return number(head[16:20], "big"), number(head[20:24], "big")
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP" and len(head) >= 30:
         return _webp(head)
-    if head[:6] in (b"GIF87a", b"GIF89a") and len(head) >= 10:
-        return number(head[6:8], "little"), number(head[8:10], "little")
     if head[:2] == b"BM" and len(head) >= 26:
         if number(head[14:18], "little") == 12:
             return number(head[18:20], "little"), number(head[20:22], "little")
         height = number(head[22:26], "little", signed=True)
         return number(head[18:22], "little"), abs(height)  # a negative height: rows from top to bottom
     return None
+
+
+def _gif(head: bytes) -> Size | None:
+    """The screen, made larger where the first frame is: that is what is decoded, whatever the screen says."""
+    number = int.from_bytes
+    at = 13 + (3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0)  # behind the colours
+    while head[at] == 0x21:  # extensions: a label, then blocks with their length in front, the last one empty
+        at += 2
+        while head[at]:
+            at += 1 + head[at]
+        at += 1
+    left, top, width, height = (number(head[at + place : at + place + 2], "little") for place in (1, 3, 5, 7))
+    if head[at] != 0x2C or len(head) < at + 9:
+        return None
+    size = max(number(head[6:8], "little"), left + width), max(number(head[8:10], "little"), top + height)
+    return size if size[0] and size[1] else None
 
 
 def _webp(head: bytes) -> Size | None:

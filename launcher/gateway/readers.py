@@ -30,7 +30,7 @@ def _image(prompt: Prompt, part: dict[str, Any], depth: int) -> None:
     """/v1/messages: ``source`` with the base64 alone, or a URL."""
     source = part.get("source")
     if type(source) is dict:
-        is_bare = type(source.get("data")) is str
+        is_bare = source.get("type") != "url" and type(source.get("data")) is str
         if is_bare or "url" in source:
             prompt.picture(source, "data" if is_bare else "url", is_bare=is_bare)
 
@@ -84,6 +84,8 @@ _PARTS: dict[str, _PartReader] = {
     "tool_use": _tool_use,
     "tool_result": _tool_result,
 }
+_MEDIA_KEYS = ("image_url", "audio_url", "input_audio", "video_url")
+_READ_AS = {"input_image": "image_url"}  # what a type's reader looks at, where that is named otherwise
 # vLLM takes a part without a type by the key that it has.
 _BY_KEY = ("image_url", "image_embeds", "audio_embeds", "video_embeds", "audio_url", "input_audio", "video_url", "text")
 
@@ -101,6 +103,10 @@ def read_content(prompt: Prompt, content: Any, depth: int = 0) -> None:
                 read = _PARTS.get(kind)
                 if read is not None:
                     read(prompt, part, depth)
+                if len(part) > 2:  # vLLM may go by the keys instead of the type
+                    for key in _MEDIA_KEYS:
+                        if key != kind and key in part and _READ_AS.get(kind) != key:
+                            _PARTS[key](prompt, part, depth)
             else:
                 prompt.text(part)
 
@@ -127,6 +133,8 @@ def _read_calls(prompt: Prompt, message: dict[str, Any]) -> None:
     """What a message has besides content. Earlier reasoning is left out: templates drop it but for the last turn."""
     for key in ("name", "arguments", "output"):  # the last two: items of /v1/responses
         prompt.text(message.get(key))
+    if type(message.get("output")) is list:
+        read_content(prompt, message["output"])
     calls = message.get("tool_calls")
     for call in calls if type(calls) is list else ():
         called = call.get("function") if type(call) is dict else None

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from launcher import __version__
-from launcher.gateway import pages
+from launcher.gateway import cutting, pages
 from launcher.gateway.access import AccessLog
 from launcher.gateway.admit import mode_asked, not_served, priority_asked
+from launcher.gateway.asked import UPLOADS
 from launcher.gateway.auth import Gatekeeper, is_local, require_admin
 from launcher.gateway.books import Books
 from launcher.gateway.certificate import ServerCertificate
@@ -46,6 +47,7 @@ DRAINING_RETRY_S = 5.0
 FLUSH_S = 2.0  # how long close() waits for clients to take what was written
 CERTIFICATE_S = 10.0  # how often the certificate's files are looked at
 CROWDED_S = 0.1
+CHAT_PATH = "/v1/chat/completions"  # as which the bodies of quick routes are looked through
 FREE = Price()  # of a request that takes no room
 
 
@@ -140,6 +142,7 @@ class Gateway:
         if hasattr(self, "pump"):
             self.pump.close()
             self._certificate_check.cancel()
+        self.uploads.close()
         for exchange in (*self.dispatcher.queue, *self.active):  # who waits first, so that none is started now
             exchange.cut_off(self.drain_reason or "the endpoint is stopping")
         for connection in list(self.connections):
@@ -248,7 +251,8 @@ class Gateway:
         priority = priority_asked(head, price, identity.priority, identity.max_priority)
         ticket = Ticket(price, now, account=identity.account, priority=priority, rules=rules)
         verdict = self.dispatcher.foresee(ticket, now)  # type: ignore[arg-type]  # asked of, and forgotten
-        if verdict is not Verdict.QUEUED:
+        # Not for being too late: how long it may wait depends on all of its body, and on when that is in.
+        if verdict is Verdict.NOT_READY or verdict is Verdict.QUEUE_FULL:
             raise Refused(replace(not_served(verdict, ticket, self.dispatcher, now), close=True))
 
     def handle(self, connection: ClientConnection, request: Request) -> None:
@@ -284,6 +288,8 @@ class Gateway:
             self.spawn(self._infer_counted(connection, request, changes, rules, mode))
             return
         price, prompt = self.pricer.read(request.route.engine_path, changes.body, identity.key_id, mode)
+        if prompt is None and request.route.name not in UPLOADS:
+            self.intake.refuse_unread(changes.body)
         self._admit(Exchange(self, connection, request, changes, price), prompt, rules)
 
     async def _infer_counted(
@@ -294,6 +300,8 @@ class Gateway:
         try:
             key = request.head.identity.key_id
             price, prompt = await read_exactly(self.pricer, request.route.engine_path, changes.body, key, mode)
+            if prompt is None and request.route.name not in UPLOADS:
+                self.intake.refuse_unread(changes.body)
             if not exchange.ended:
                 exchange.reprice(price)
                 self._admit(exchange, prompt, rules)
@@ -338,13 +346,20 @@ class Gateway:
                 exchange.prepared(done.body, seconds)
                 self.pump.prepared(exchange)
         except Refused as refused:
+            exchange.media_s = self.now() - began_at
             exchange.refuse(refused.refusal)
         except Exception:  # nobody awaits this task
             log.exception(BUG.message)
             exchange.crashed()
 
     def _query(self, connection: ClientConnection, request: Request) -> None:
-        """An engine's quick answer: takes no room."""
+        """An engine's quick answer: takes no room. Raises Refused."""
+        if request.body and cutting.may_name_media(request.body):
+            prompt = self.pricer.read(CHAT_PATH, request.body)[1]
+            if prompt is None:
+                self.intake.refuse_unread(request.body)
+            else:
+                self.intake.refuse_links(prompt)
         exchange = self._enter(Exchange(self, connection, request, prepare(request, self._policy), FREE))
         exchange.replica = self.dispatcher.pick(self.now())
         if exchange.replica is None:

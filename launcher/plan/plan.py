@@ -55,7 +55,7 @@ class Plan:
     kv_tokens: int | None = None
     requests_at_full_length: float | None = None
     image_tokens: tuple[ImageTokens, ...] = ()
-    has_audio: bool = False  # the model takes clips of sound; known from its config also where the shape is not
+    has_audio: bool | None = None  # whether the model takes clips of sound, by its config; None: not known
 
     @property
     def is_text_only(self) -> bool:
@@ -108,13 +108,13 @@ def _blind(profile: Profile, why: str, facts: ModelFacts | None = None) -> Plan:
         tuple(findings),
         place(profile),
         facts.origin if facts else "",
-        has_audio=facts is not None and _has_audio(profile, facts),
+        has_audio=None if facts is None else _has_audio(profile, facts),
     )
 
 
-def _has_audio(profile: Profile, facts: ModelFacts) -> bool:
+def _has_audio(profile: Profile, facts: ModelFacts) -> bool | None:
     """Qwen-Omni's config, Whisper's and others are none that a shape can be read from, but do say this."""
-    return facts.config is not None and takes_sound(merged_config(facts.config, profile.model.hf_overrides))
+    return None if facts.config is None else takes_sound(merged_config(facts.config, profile.model.hf_overrides))
 
 
 def _rank(finding: Finding) -> int:

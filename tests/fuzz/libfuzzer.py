@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tests.fuzz.target import Failure, Target
 
 ROOT = Path(__file__).resolve().parents[2]
-RSS_MB = 512  # a process has about 100
+MALLOC_MB = 1024  # of one allocation. Not -rss_limit_mb: it counts the peak of whoever started the process, too
 HANGS_S = 20  # of the wall clock, for what ends no call of C and so is not told that it is TooSlow
 _STATUS = re.compile(rb"^#(\d+)\t\w+ +cov: (\d+) ft: \d+ corp: (\d+)", re.MULTILINE)
 
@@ -52,7 +52,8 @@ def options(folder: Path, corpus: Path, seed: int, seconds: float) -> list[str]:
         f"-max_total_time={max(1, round(seconds - 1))}",  # it ends within the second after; 0: never
         f"-timeout={HANGS_S}",
         f"-report_slow_units={HANGS_S}",  # else what takes 10 s is saved, too, and is no failure by itself
-        f"-rss_limit_mb={RSS_MB}",
+        "-rss_limit_mb=0",
+        f"-malloc_limit_mb={MALLOC_MB}",
         f"-artifact_prefix={folder / 'failed'}/",
     ]
 

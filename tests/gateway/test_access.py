@@ -50,7 +50,7 @@ async def test_a_line_has_what_happened(tmp_path: Path) -> None:
             entry(
                 7, key="team-a", model="m", mode="balanced", priority="high", stream=True, image_tokens=2,
                 prompt_tokens_priced=128.6, prompt_tokens=130, output_tokens=64, pieces=64, queue_ms=0.0123456,
-                ttft_ms=0.25, e2e_ms=1.5, replica=0, retries=1, bytes_in=10, bytes_out=20, client="127.0.0.1",
+                ttft_ms=0.25, e2e_ms=1.5, replica=0, retries=1, bytes_in=10, bytes_out=20, receive_ms=0.0021, media_ms=0.0305, client="127.0.0.1",
             )
         )  # fmt: skip
         before = datetime.now(UTC)
@@ -63,6 +63,8 @@ async def test_a_line_has_what_happened(tmp_path: Path) -> None:
         "image_tokens": 2, "prompt_tokens_priced": 128, "prompt_tokens": 130, "output_tokens": 64, "pieces": 64,
         "queue_ms": 12.34, "ttft_ms": 250.0, "e2e_ms": 1500.0, "replica": 0, "retries": 1, "bytes_in": 10,
         "bytes_out": 20,
+        "receive_ms": 2.1,
+        "media_ms": 30.5,
     }  # fmt: skip
     assert path.read_text().endswith('Z"' + path.read_text().split('Z"', 1)[1])
     assert path.stat().st_mode & 0o007 == 0

@@ -150,3 +150,13 @@ def test_fingerprints_tell_pictures_apart() -> None:
     assert print_ != fingerprint(bytes(one), 0, 99_996)
     other[50_000:53_000] = b"B" * 3000
     assert print_ != fingerprint(bytes(other), 0, 100_000)
+
+
+def test_a_gif_is_as_large_as_its_first_frame() -> None:
+    """Its screen may say less: Pillow, and so an engine, makes room for the frame."""
+    file = io.BytesIO()
+    Image.new("P", (900, 700)).save(file, "GIF")
+    data = bytearray(file.getvalue())
+    data[6:10] = (1).to_bytes(2, "little") * 2
+    encoded = base64.b64encode(bytes(data))
+    assert picture_size(encoded, 0, len(encoded)) == Image.open(io.BytesIO(bytes(data))).size == (900, 700)

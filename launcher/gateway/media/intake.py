@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from launcher.gateway import cutting
 from launcher.gateway.media.audio import AudioJob, Cut
@@ -19,6 +22,7 @@ from launcher.gateway.media.costs import Budgets, PictureCosts
 from launcher.gateway.media.found import UPLOAD, Found, Picture
 from launcher.gateway.media.jobs import Job, Shrunk
 from launcher.gateway.media.limits import (
+    HEAD_LETTERS,
     check_bytes,
     check_clips,
     check_kind,
@@ -43,11 +47,13 @@ if TYPE_CHECKING:
 
 MOST_WORKERS = 4  # unless the profile says otherwise
 FORM_BYTES = 4096  # of an upload's body, around the picture
+AT_ONCE = 8  # pictures of one request that are worked on, or wait for it: others want their turn too
 WAITING = 32  # files for each process that may wait for it: about a second's work
 FETCH_OFF = (
     "This server fetches no URLs (its profile has no gateway.fetch.hosts). Send the bytes as data:…;base64,…, or upload a"
     " picture first."
 )
+TOO_MUCH = f"The body has more than {cutting.MAX_DECODED // 2**20} MiB of JSON, or more than {cutting.MAX_OPENED:,} brackets, in a request"
 STOPPING = Refusal(503, "draining", "The gateway is stopping.", close=True)
 
 
@@ -71,6 +77,10 @@ class Got(NamedTuple):
     mime: str
     made: Shrunk | Cut | None  # None: it was only fetched
     fetch_s: float = 0.0
+    is_new: bool = True  # made for this request
+
+
+Work = Callable[[], Awaitable[Got]]
 
 
 class Done(NamedTuple):
@@ -105,7 +115,7 @@ class Intake:
         """The first picture of a body that has begun: the least prompt tokens of it, 0 if it is not to be seen. Raises Refused
         for one that would be refused with the whole body too."""
         found = cutting.first_data_url(beginning)
-        if found is None:
+        if found is None or len(beginning) - found < HEAD_LETTERS:
             return 0
         size = picture_size(beginning, found, len(beginning))
         head = head_of(Found(None, None, "", beginning, found, len(beginning), True))
@@ -150,6 +160,22 @@ class Intake:
         else:
             self.fetcher.check(found.link, "messages")
 
+    def refuse_unread(self, body: bytes) -> None:
+        """A body too large to be looked into may name no picture or clip: nobody would check it. Raises Refused."""
+        if cutting.may_name_media(body):
+            raise bad_request(
+                "too_much_json",
+                f"{TOO_MUCH} that names pictures, clips or videos. Send less text with them.",
+                "messages",
+            )
+
+    def refuse_links(self, prompt: Prompt) -> None:
+        """Of a request that an engine answers at once: nothing is fetched for it. Raises Refused."""
+        if prompt.video_links or any(found.link for found in (*prompt.pictures, *prompt.clips)):
+            raise bad_request(
+                "url_fetch_off", "Nothing is fetched for this route: send the bytes as data:…;base64,….", "messages"
+            )
+
     def has_work(self, prompt: Prompt) -> bool:
         """Whether something has to be got, decoded or cut."""
         if prompt.clips and (self._audio.budget != "original" or any(clip.link for clip in prompt.clips)):
@@ -167,9 +193,10 @@ class Intake:
         """Gets and makes smaller, all of a request at once. Raises Refused; then nothing goes on."""
         pictures = [picture for picture in prompt.pictures if picture.needs_work]
         clips = [clip for clip in prompt.clips if clip.link or self._audio.budget != "original"]
-        work: list[Awaitable[Got]] = [self._picture(picture, key) for picture in pictures]
-        work += [self._clip(clip) for clip in clips]
-        tasks = [asyncio.ensure_future(one) for one in work]
+        work: list[Work] = [partial(self._picture, picture, key) for picture in pictures]
+        work += [partial(self._clip, clip) for clip in clips]
+        turns = asyncio.Semaphore(AT_ONCE)
+        tasks = [asyncio.ensure_future(_in_turn(turns, one)) for one in work]
         try:
             got = await asyncio.gather(*tasks)
         finally:
@@ -196,9 +223,11 @@ class Intake:
     async def _uploaded(self, picture: Picture, key: str) -> Got:
         now = asyncio.get_running_loop().time()
         kept = await self.store.wait(picture.link[len(UPLOAD) :], key, now, "messages")
-        made = kept.made
-        if kept.costs.budget != picture.costs.budget:
-            made = await self.shrink(kept.data, picture.costs)
+        if kept.costs.budget == picture.costs.budget:
+            # That took its time before, and was counted then.
+            made = msgspec.structs.replace(kept.made, decode_s=0.0, scale_s=0.0, encode_s=0.0)
+            return Got(made.data or kept.data, made.mime, made, is_new=False)
+        made = await self.shrink(kept.data, picture.costs)
         return Got(made.data or kept.data, made.mime, made)
 
     async def _fetched(self, link: str, max_bytes: int) -> tuple[bytes, float]:
@@ -212,11 +241,13 @@ class Intake:
             )
         return fetched.data, fetched.seconds
 
-    async def shrink(self, data: bytes, costs: PictureCosts, is_base64: bool = False) -> Shrunk:
+    async def shrink(
+        self, data: bytes, costs: PictureCosts, is_base64: bool = False, param: str | None = "messages"
+    ) -> Shrunk:
         """A picture brought to its budget by a worker. Raises Refused."""
         images = self._images
         job = Job(costs.budget, costs.rule, images.formats, images.max_pixels, images.quality, is_base64=is_base64)
-        return await self.pool.shrink(data, job, "messages")
+        return await self.pool.shrink(data, job, param)
 
     async def _clip(self, clip: Found) -> Got:
         budget, audio = self._audio.budget, self._audio
@@ -249,6 +280,11 @@ class Intake:
         return f"<Intake {self.pool!r} {self.store!r}>"
 
 
+async def _in_turn(turns: asyncio.Semaphore, work: Work) -> Got:
+    async with turns:
+        return await work()
+
+
 def make_fetcher(settings: FetchSection, max_bytes: int) -> Fetcher | None:
     """None where nothing may be fetched: httpx2 alone takes a quarter of a second to import."""
     if not settings.hosts:
@@ -264,6 +300,8 @@ def make_fetcher(settings: FetchSection, max_bytes: int) -> Fetcher | None:
 def _outcomes(got: Sequence[Got]) -> list[tuple[str, int]]:
     counts = dict.fromkeys(("shrunk", "untouched", "cut"), 0)
     for one in got:
+        if not one.is_new:
+            continue
         if isinstance(one.made, Cut):
             counts["cut" if one.made.was_cut else "untouched"] += 1
         elif one.made is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -129,7 +130,8 @@ class Pool:
             return await place
         except asyncio.CancelledError:
             if place.cancelled():
-                self._waiting.remove(place)
+                with suppress(ValueError):  # it was passed over just now
+                    self._waiting.remove(place)
             elif place.exception() is None:  # cancelled in the moment that it was given a process
                 self._free(place.result())
             raise

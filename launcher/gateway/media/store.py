@@ -118,9 +118,11 @@ class UploadStore(Generic[Content]):
         self._uploads[upload_id].state = UploadState.DECODING
 
     def finish(self, upload_id: str, content: Content, size: int, now: float) -> None:
-        """It is ready; ``size`` bytes of it are kept. Where these are more than came, others go to make room; if none can,
-        the limits are passed by as much."""
-        self._end(upload_id, UploadState.READY, size, now).content = content
+        """It is ready; ``size`` bytes of it are kept. Where these are more than came, others go to make room; if none can, it
+        has failed."""
+        upload = self._end(upload_id, UploadState.READY, size, now)
+        if upload.refusal is None:
+            upload.content = content
 
     def fail(self, upload_id: str, refusal: Refusal, now: float) -> None:
         """It cannot be used; whoever asks for it is told why. Uploaded again, it is tried again."""
@@ -148,6 +150,8 @@ class UploadStore(Generic[Content]):
             yield upload
         finally:
             upload.holders -= 1
+            if not upload.holders and self._uploads.get(upload.id) is upload:
+                self._shed(upload.key)
 
     async def wait(self, upload_id: str, key: str, now: float, param: str | None = None) -> Content:
         """What is kept of it, once it is ready. Raises Refused if it is unknown here or has failed.
@@ -234,13 +238,25 @@ class UploadStore(Generic[Content]):
 
     def _end(self, upload_id: str, state: UploadState, size: int, now: float) -> Upload[Content]:
         upload = self._uploads[upload_id]
-        upload.state = state
         self._resize(upload, size + ENTRY_BYTES)
         self._use(upload, now)
-        self._evict(upload.key, self._key_bytes[upload.key] - self.limits.key_bytes)
-        self._evict(None, self._bytes - self.limits.total_bytes)
+        if self._shed(upload.key) and state is UploadState.READY:
+            state = UploadState.FAILED
+            self._resize(upload, ENTRY_BYTES)
+            upload.refusal = Refusal(
+                503,
+                "uploads_full",
+                f"There is no room for the {size} bytes that the picture came to.",
+                retry_after_s=BUSY_RETRY_S,
+            )
+        upload.state = state
         upload.done.set()
         return upload
+
+    def _shed(self, key: str) -> bool:
+        """Drops what is over the limits; whether more would have to go, which is in use."""
+        over = self._evict(key, self._key_bytes.get(key, 0) - self.limits.key_bytes)
+        return max(over, self._evict(None, self._bytes - self.limits.total_bytes)) > 0
 
     def _drop(self, upload: Upload[Content]) -> None:
         self._resize(upload, 0)

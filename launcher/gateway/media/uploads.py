@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 from launcher.gateway.admit import mode_asked
 from launcher.gateway.media.costs import Budgets, PictureCosts
 from launcher.gateway.media.found import UPLOAD
-from launcher.gateway.media.intake import Intake, Kept
+from launcher.gateway.media.intake import STOPPING, Intake, Kept
 from launcher.gateway.media.limits import check_bytes, check_kind, check_pixels
 from launcher.gateway.media.multipart import uploaded_file
 from launcher.gateway.media.sniff import kind_of
@@ -47,6 +47,14 @@ class Uploads:
     def __init__(self, gateway: Gateway, intake: Intake, budgets: Budgets) -> None:
         self._gateway, self._intake, self._budgets = gateway, intake, budgets
         self._decoding: Counter[str] = Counter()  # by key
+        self._receptions: set[Reception] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Tells whoever waits that the gateway stops."""
+        self._closed = True
+        for reception in tuple(self._receptions):
+            reception.stop()
 
     def handle(self, connection: ClientConnection, request: Request) -> None:
         """Answers, or sets the answer going. Raises Refused."""
@@ -67,6 +75,7 @@ class Uploads:
         check_pixels(picture_size(start, 0, len(start)), images, "The picture")
         key, limits = head.identity.key_id, head.identity.limits
         if limits is not None and (refusal := limits.charge(0, request.arrived_at)) is not None:
+            self._gateway.metrics.rate_limited(head.identity.name, refusal.reason.removeprefix("rate_"))
             raise Refused(refusal)
         if len(file.data) <= HASHED_HERE:
             upload_id = self._intake.store.id_of(key, file.data)
@@ -81,6 +90,8 @@ class Uploads:
     def _keep(self, upload_id: str, key: str, data: memoryview, costs: PictureCosts) -> Upload[Kept]:
         """Takes it in, and has it decoded unless it is here already. Raises Refused."""
         store, now = self._intake.store, self._gateway.now()
+        if self._closed:
+            raise Refused(STOPPING)
         if self._decoding[key] >= PER_KEY:
             message = f"{PER_KEY} uploads of this key wait to be decoded already. Send it again later."
             raise Refused(Refusal(429, "uploads_busy", message, retry_after_s=BUSY_RETRY_S))
@@ -94,7 +105,8 @@ class Uploads:
         failure = BUG
         try:
             store.start(upload_id)
-            kept = Kept(data, await self._intake.shrink(data, costs), costs)
+            kept = Kept(data, await self._intake.shrink(data, costs, param=None), costs)
+            gateway.books.decoded(kept.made)
             store.finish(upload_id, kept, kept.size, gateway.now())
             return
         except Refused as refused:
@@ -172,8 +184,15 @@ class Reception:
         self._uploads, self._connection, self._request = uploads, connection, request
         self._task = uploads._gateway.spawn(self._run(work))
 
+    def stop(self) -> None:
+        """The gateway closes."""
+        self._uploads._receptions.discard(self)
+        self._task.cancel()
+        self._refuse(STOPPING)
+
     async def _run(self, work: Coroutine[Any, Any, Upload[Kept]]) -> None:
         uploads, connection, request = self._uploads, self._connection, self._request
+        uploads._receptions.add(self)
         try:
             uploads._answer(connection, request, await work)
         except Refused as refused:
@@ -181,6 +200,8 @@ class Reception:
         except Exception:  # nobody awaits this task
             log.exception(BUG.message)
             self._refuse(BUG)
+        finally:
+            uploads._receptions.discard(self)
 
     def _refuse(self, refusal: Refusal) -> None:
         self._uploads._gateway.refused(refusal, self._request.head)
