@@ -94,6 +94,8 @@ class Rates(Part):
     output_tokens_s: float = Field(description="Of requests that ended.")
     ttft_p50_ms: float | None = Field(description="Of streams; from a histogram, so about. null: there were none.")
     ttft_p99_ms: float | None
+    itl_p50_ms: float | None = Field(description="Of streams, one value each: the mean gap between its pieces.")
+    itl_p99_ms: float | None
 
 
 class State(Part):

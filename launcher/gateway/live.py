@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from launcher.gateway.histograms import TTFT_S
+from launcher.gateway.histograms import ITL_S, TTFT_S, Bounds
 from launcher.gateway.modes import PRIORITY_NAMES
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Counts(NamedTuple):
     prompt_tokens: int
     output_tokens: int
     ttft: tuple[int, ...]  # by bucket of TTFT_S
+    itl: tuple[int, ...]  # by bucket of ITL_S
 
 
 class LastMinute:
@@ -46,6 +47,7 @@ class LastMinute:
         then = self._samples[0] if self._samples else now
         seconds = now.at - then.at
         ttft = [new - old for new, old in zip(now.ttft, then.ttft, strict=True)]
+        itl = [new - old for new, old in zip(now.itl, then.itl, strict=True)]
         return {
             "seconds": round(seconds, 1),
             "requests_s": _rate(now.requests - then.requests, seconds),
@@ -53,6 +55,8 @@ class LastMinute:
             "output_tokens_s": _rate(now.output_tokens - then.output_tokens, seconds),
             "ttft_p50_ms": percentile_ms(ttft, 0.50),
             "ttft_p99_ms": percentile_ms(ttft, 0.99),
+            "itl_p50_ms": percentile_ms(itl, 0.50, ITL_S),
+            "itl_p99_ms": percentile_ms(itl, 0.99, ITL_S),
         }
 
 
@@ -60,33 +64,35 @@ def _rate(count: int, seconds: float) -> float:
     return round(count / seconds, 3) if seconds > 0 else 0.0
 
 
-def percentile_ms(counts: Sequence[int], share: float) -> float | None:
-    """A percentile of counts by bucket of TTFT_S, as Prometheus' histogram_quantile has it: even within a bucket.
+def percentile_ms(counts: Sequence[int], share: float, bounds: Bounds = TTFT_S) -> float | None:
+    """A percentile of counts by bucket of ``bounds`` (seconds), as Prometheus' histogram_quantile has it: even within a bucket.
 
     None: nothing was counted. What lies beyond the last bucket is said to be its bound.
     """
     rank, below = share * sum(counts), 0
     if not rank:
         return None
-    for index, bound in enumerate(TTFT_S):
+    for index, bound in enumerate(bounds):
         count = counts[index]
         if count and below + count >= rank:
-            start = TTFT_S[index - 1] if index else 0.0
+            start = bounds[index - 1] if index else 0.0
             return round(1000 * (start + (bound - start) * (rank - below) / count), 1)
         below += count
-    return TTFT_S[-1] * 1000
+    return bounds[-1] * 1000
 
 
 def counts(metrics: Metrics, now: float) -> Counts:
     """What has been counted up to now."""
     tokens = list(metrics.key_tokens.values())
     ttft = tuple(map(sum, zip(*(series.ttft.counts for series in metrics.all_series()), strict=True)))
+    itl = tuple(map(sum, zip(*(series.itl.counts for series in metrics.all_series()), strict=True)))
     return Counts(
         at=now,
         requests=sum(metrics.tickets.values()),
         prompt_tokens=sum(prompt for prompt, _ in tokens),
         output_tokens=sum(output for _, output in tokens),
         ttft=ttft or (0,) * (len(TTFT_S) + 1),
+        itl=itl or (0,) * (len(ITL_S) + 1),
     )
 
 

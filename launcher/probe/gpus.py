@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -46,6 +47,39 @@ def find_gpus() -> list[Gpu]:
         ) from None
     finally:
         pynvml.nvmlShutdown()
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """One card at this moment. ``utilization``: per cent of the last second in which it computed; None: not told."""
+
+    index: int
+    name: str
+    used_bytes: int
+    total_bytes: int
+    utilization: int | None
+
+
+def gpu_use() -> list[GpuUse]:
+    """Every card as it is now; none where there is no driver, or it does not answer."""
+    pynvml: Any = import_module("pynvml")
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        return [_use(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _use(pynvml: Any, index: int) -> GpuUse:
+    card, utilization = _card(pynvml, index, ""), None
+    with suppress(pynvml.NVMLError):  # cards that are shared out (MIG) do not tell
+        utilization = int(pynvml.nvmlDeviceGetUtilizationRates(pynvml.nvmlDeviceGetHandleByIndex(index)).gpu)
+    return GpuUse(index, card.name, card.used_bytes, card.total_bytes, utilization)
 
 
 def _card(pynvml: Any, index: int, driver: str) -> Gpu:

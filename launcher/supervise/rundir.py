@@ -46,6 +46,10 @@ class Found:
     def pid(self) -> int | None:
         return self.record.get("pid")
 
+    def again(self) -> Found:
+        """The same, as it is now."""
+        return Found(self.path, read_record(self.path), is_locked(self.path))
+
     @property
     def logs(self) -> Path:
         return Path(self.record.get("logs") or self.path / "logs")

@@ -13,7 +13,7 @@ import pytest
 
 from launcher.control import GATEWAY_SOCKET, models
 from launcher.gateway.admin_acts import NAMES
-from launcher.gateway.histograms import TTFT_S
+from launcher.gateway.histograms import ITL_S, TTFT_S
 from launcher.gateway.live import SAMPLES, Counts, LastMinute, percentile_ms
 from launcher.gateway.modes import MODES, PRIORITY_NAMES
 from tests.control.harness import AdminDesk, admin_desk
@@ -233,7 +233,7 @@ class TestFigures:
         buckets = [0] * (len(TTFT_S) + 1)
         for index, count in ttft:
             buckets[index] = count
-        return Counts(at, requests, 10 * requests, 5 * requests, tuple(buckets))
+        return Counts(at, requests, 10 * requests, 5 * requests, tuple(buckets), (0,) * (len(ITL_S) + 1))
 
     def test_rates_are_of_the_last_minute(self) -> None:
         minute = LastMinute()
@@ -247,6 +247,8 @@ class TestFigures:
             "output_tokens_s": 1.0,
             "ttft_p50_ms": None,
             "ttft_p99_ms": None,
+            "itl_p50_ms": None,
+            "itl_p99_ms": None,
         }
 
     def test_percentiles_are_of_what_came_since(self) -> None:
