@@ -80,6 +80,10 @@ class Figures:
             "seconds": round(seconds, 3),
             "slo": self._limits,
             "lag_p99": self.lag_p99_s,
+            "samples": {
+                name: [round(row[name], 5) for row in self._rows if row["served"] and row[name] is not None]
+                for name in ("ttft", "e2e")
+            },
             "scenarios": {name: _group(rows, seconds) for name, rows in groups.items()},
         }
 

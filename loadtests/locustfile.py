@@ -312,7 +312,7 @@ def finish(environment: Environment, **_: Any) -> None:
     sys.stdout.write(run.figures.table())
     sys.stdout.flush()
     if run.chosen.summary:
-        Path(run.chosen.summary).write_text(json.dumps(run.figures.data(), indent=1) + "\n")
+        Path(run.chosen.summary).write_text(json.dumps({"model": run.model, **run.figures.data()}) + "\n")
     lag_s = run.figures.lag_p99_s
     if not run.is_closed_loop and lag_s is not None and lag_s > MOST_LAG_S:
         say(

@@ -37,6 +37,7 @@ COMMANDS = {
     "up": Lazy("launcher.cli.run:up_command", "Start a profile: engines, warm-up, gateway."),
     "ps": Lazy("launcher.cli.run:ps_command", "List running deployments and their engines."),
     "top": Lazy("launcher.cli.top:top_command", "Watch a deployment: engines, queue, memory, latencies, refusals."),
+    "bench": Lazy("launcher.cli.bench:bench_command", "Load-test an endpoint and write a report."),
     "mode": Lazy("launcher.cli.live:mode_command", "Show or switch the mode of a running deployment."),
     "replica": Lazy("launcher.cli.live:replica_command", "Let replicas join and leave while a deployment runs."),
     "logs": Lazy("launcher.cli.run:logs_command", "Show the logs of a deployment."),

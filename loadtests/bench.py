@@ -1,0 +1,329 @@
+"""`launcher bench`: drives an endpoint at several rates, watches it meanwhile, and writes a report.
+
+    launcher bench http://127.0.0.1:8000 --rates 1,2,4
+    launcher bench profiles/cpu-smollm2.yaml --slo ttft=2 --seconds 30
+    launcher bench --compare before.json after.json
+
+A profile is started and stopped; without --rates its capacity is measured first (closed loop) and multiples of that are offered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from launcher.probe.gpus import gpu_use
+from loadtests.deployment import ROOT, Deployment
+from loadtests.figures import limits_of
+from loadtests.report import compared, html, text_table
+from loadtests.scenarios import SCENARIOS
+
+FACTORS = (0.5, 0.8, 1.0, 1.3, 1.7)
+EVERY_S = 1.0
+WARM_UP_S, CAPACITY_S = 5.0, 20.0
+GIB = 2**30
+# Series → what the timeline calls them. The gateway's own, then vLLM's where it can be asked.
+GATEWAY_SERIES = {
+    "launcher_queued": "queued",
+    "launcher_in_flight": "in flight",
+    "launcher_ledger_prefill_tokens": "prefill",
+}
+ENGINE_SERIES = {
+    "vllm:num_requests_running": "in flight",
+    "vllm:num_requests_waiting": "queued",
+    "vllm:kv_cache_usage_perc": "kv cache",
+}
+
+
+class Failed(Exception):
+    """The bench cannot go on; the message is a sentence."""
+
+
+class Watch:
+    """Looks at the endpoint and the cards every second, in a thread of its own."""
+
+    def __init__(self, url: str, engine: str, key: str) -> None:
+        self._pages = [(url, GATEWAY_SERIES, key)] + (
+            [(engine, ENGINE_SERIES, "")] if engine else [(url, ENGINE_SERIES, key)]
+        )
+        self.samples: list[dict[str, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._began = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(EVERY_S):
+            self.samples.append({"at": round(time.monotonic() - self._began, 2), **self._look()})
+
+    def _look(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for url, series, key in self._pages:
+            found = {**sums(page(url + "/metrics", key), series), **found}
+        if "kv cache" in found:
+            found["kv cache"] *= 100
+        if cards := gpu_use():
+            found["card memory"] = sum(card.used_bytes for card in cards) / GIB
+            busy = [card.utilization for card in cards if card.utilization is not None]
+            if busy:
+                found["card busy"] = sum(busy) / len(busy)
+        return found
+
+
+def page(url: str, key: str) -> str:
+    """A page of metrics; '' where there is none."""
+    try:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        with urlopen(Request(url, headers=headers), timeout=EVERY_S) as answer:
+            text: str = answer.read().decode("utf-8", "replace")
+            return text
+    except (URLError, OSError, ValueError):
+        return ""
+
+
+def sums(text: str, series: dict[str, str]) -> dict[str, float]:
+    """Each series added up over its labels, under the name that is shown."""
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        match = re.match(r"([a-zA-Z_:]+)(?:\{[^}]*\})? (\S+)$", line)
+        if match and (name := series.get(match[1])) is not None:
+            found[name] = found.get(name, 0.0) + float(match[2])
+    return found
+
+
+class Bench:
+    """One run: its options, and the endpoint that it drives."""
+
+    def __init__(self, chosen: argparse.Namespace, url: str, engine: str, key: str) -> None:
+        self.chosen, self.url, self.engine, self.key = chosen, url, engine, key
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+
+    def load(self, *options: str) -> dict[str, Any]:
+        """One run of the Locust file. Raises Failed."""
+        out = Path(self._folder.name, "summary.json")
+        out.unlink(missing_ok=True)
+        chosen = self.chosen
+        command = [
+            sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"), "--host", self.url, "--headless",
+            "--only-summary", "--loglevel", "WARNING", "--scenario", chosen.scenario, "--slo", chosen.slo, "--summary", str(out), *options,
+        ]  # fmt: skip
+        for flag, value in (("--mode", chosen.mode), ("--scale", chosen.scale)):
+            command += [flag, str(value)] if value else []
+        command += ["--any-event"] if chosen.any_event else []
+        environment = {**os.environ, **({"OPENAI_API_KEY": self.key} if self.key else {})}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if not out.exists():
+            raise Failed(f"the load test did not run: {last_line(done.stderr)}")
+        if "does not count" in done.stderr:
+            raise Failed(last_line(done.stderr))
+        found: dict[str, Any] = json.loads(out.read_text())
+        return found
+
+    def capacity(self) -> float:
+        """Answers a second, closed loop."""
+        users = ("-u", str(self.chosen.users), "-r", str(self.chosen.users))
+        self.load(*users, "-t", f"{WARM_UP_S:g}s")
+        found = self.load(*users, "-t", f"{CAPACITY_S:g}s")["scenarios"]["all"]
+        if not found["served"]:
+            raise Failed(f"no answer came within {CAPACITY_S:g} s: {found['not_served'] or 'the endpoint is too slow'}")
+        return float(found["served_per_s"])
+
+    def run(self, progress: Progress) -> dict[str, Any]:
+        chosen = self.chosen
+        rates = chosen.rates
+        if not rates:
+            progress.say(f"measuring capacity with {chosen.users} users")
+            capacity = self.capacity()
+            rates = [round(factor * capacity, 3) for factor in FACTORS]
+            progress.say(f"capacity {capacity:.3g} requests/s: offering {', '.join(f'{rate:g}' for rate in rates)}")
+        else:
+            self.load("--open-loop", str(rates[0]), "--seconds", f"{WARM_UP_S:g}", "--seed", "0")
+        found: list[dict[str, Any]] = [{"rate": rate, "rounds": []} for rate in rates]
+        progress.begin(len(rates) * chosen.rounds)
+        with Watch(self.url, self.engine, self.key) as watch:
+            for number in range(chosen.rounds):
+                for one in found if number % 2 == 0 else reversed(found):  # so that no rate always comes first
+                    told = (
+                        "--open-loop",
+                        str(one["rate"]),
+                        "--seconds",
+                        f"{chosen.seconds:g}",
+                        "--seed",
+                        str(chosen.seed + number),
+                    )
+                    progress.at(f"{one['rate']:g}/s, round {number + 1}")
+                    one["rounds"].append(self.load(*told))
+                    progress.step()
+        return {
+            "version": 1, "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "target": chosen.target,
+            "model": found[0]["rounds"][0]["model"], "scenario": chosen.scenario, "slo": limits_of(chosen.slo),
+            "seconds": chosen.seconds, "rounds": chosen.rounds, "command": shlex.join(["launcher", "bench", *chosen.argv]),
+            "rates": found, "timeline": watch.samples,
+        }  # fmt: skip
+
+
+def last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def machine() -> str:
+    cards = ", ".join(card.name for card in gpu_use())
+    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}" + (
+        f", {cards}" if cards else ""
+    )
+
+
+class Progress:
+    """A bar on stderr where that is a terminal, a line for each step elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Bar(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console,
+            disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task: Any = None
+
+    @contextmanager
+    def shown(self) -> Iterator[Progress]:
+        with self._bar:
+            yield self
+
+    def say(self, text: str) -> None:
+        self._console.print(text)
+
+    def begin(self, steps: int) -> None:
+        self._task = self._bar.add_task("", total=steps)
+
+    def at(self, text: str) -> None:
+        self._bar.update(self._task, description=text)
+        if not self._console.is_terminal:
+            self.say(text)
+
+    def step(self) -> None:
+        self._bar.advance(self._task)
+
+
+@contextmanager
+def endpoint(chosen: argparse.Namespace, progress: Progress) -> Iterator[tuple[str, str, str]]:
+    """The gateway's URL, its engine's, and the key: of a server that runs, or of a profile that is started for this."""
+    if chosen.target.startswith(("http://", "https://")):
+        yield chosen.target.rstrip("/"), chosen.engine.rstrip("/"), chosen.key
+        return
+    progress.say(f"starting {chosen.target}")
+    with Deployment(str(Path(chosen.target).resolve()), chosen.set) as deployment:
+        yield deployment.gateway, deployment.engine, ""
+
+
+def options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="launcher bench", description="Load-test an endpoint and write a report.")
+    add = parser.add_argument
+    add("target", nargs="?", help="a URL such as http://127.0.0.1:8000, or a profile, which is started and stopped")
+    add("--compare", nargs=2, metavar=("BEFORE.json", "AFTER.json"), help="say what moved between two runs")
+    add("--scenario", choices=(*SCENARIOS, "mixed"), default="chat")
+    add(
+        "--rates",
+        type=rates_of,
+        default=[],
+        metavar="1,2,4",
+        help="requests/s to offer (default: multiples of the capacity)",
+    )
+    add("--seconds", type=float, default=30.0, help="how long at each rate (default: 30)")
+    add("--rounds", type=int, default=1, help="how often each rate is measured (default: 1; 3 show the spread)")
+    add("--users", type=int, default=16, help="for measuring the capacity (default: 16)")
+    add("--slo", default="", metavar="ttft=1,itl=0.06", help="what counts as good, in seconds")
+    add("--mode", default="", help="X-Mode of every request")
+    add("--scale", type=float, default=None, help="times all lengths (default: so that they fit the model)")
+    add("--seed", type=int, default=1)
+    add("--key", default=os.environ.get("OPENAI_API_KEY", ""), help="API key of the endpoint (default: OPENAI_API_KEY)")
+    add("--engine", default="", metavar="URL", help="vLLM behind the endpoint, for its own figures")
+    add("--any-event", action="store_true", help="events without text count as pieces: for random weights")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the profile; may be repeated")
+    add(
+        "--out",
+        type=Path,
+        default=Path("bench.html"),
+        help="the report; figures go beside it as .json (default: bench.html)",
+    )
+    chosen = parser.parse_args(argv)
+    chosen.argv = list(argv)
+    if (chosen.target is None) == (chosen.compare is None):
+        parser.error("give a URL or a profile, or --compare BEFORE.json AFTER.json")
+    try:
+        limits_of(chosen.slo)
+    except ValueError as error:
+        parser.error(str(error))
+    if chosen.rounds < 1 or chosen.seconds <= 0:
+        parser.error("--rounds and --seconds must be more than 0")
+    return chosen
+
+
+def rates_of(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of rates such as 1,2,4") from None
+    if any(rate <= 0 for rate in found):
+        raise argparse.ArgumentTypeError("rates are more than 0")
+    return found
+
+
+def read_run(path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(Path(path).read_text())
+        assert found["version"] == 1
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise Failed(f"{path} is no figures of `launcher bench`: {error or type(error).__name__}") from None
+    return dict(found)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done. 1: a sentence says why not."""
+    chosen = options(sys.argv[1:] if argv is None else argv)
+    try:
+        if chosen.compare:
+            sys.stdout.write(compared(*map(read_run, chosen.compare)) + "\n")
+            return 0
+        progress = Progress()
+        with progress.shown(), endpoint(chosen, progress) as (url, engine, key):
+            run = Bench(chosen, url, engine, key).run(progress)
+    except (Failed, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    figures = chosen.out.with_suffix(".json")
+    figures.write_text(json.dumps(run) + "\n")
+    chosen.out.write_text(html(run), encoding="utf-8")
+    sys.stdout.write(text_table(run) + "\n")
+    sys.stderr.write(f"report: {chosen.out}, figures: {figures}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

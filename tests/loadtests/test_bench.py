@@ -1,0 +1,189 @@
+"""`launcher bench`: a small run against a fake engine of known pace, its report, and what moved between two runs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from loadtests import bench
+from loadtests.plots import Line, _Axis, plot
+from loadtests.report import compared, html, middle, text_table
+from tests.fakes.process import FakeEngine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def group(ttft: float = 0.2, good: float = 2.0) -> dict[str, Any]:
+    spread = {"p50": ttft, "p95": 2 * ttft, "p99": 3 * ttft}
+    return {
+        "sent": 10, "served": 9, "refused": 1, "failed": 0, "served_per_s": good, "goodput_per_s": good,
+        "output_tokens_per_s": 100.0, "ttft": spread, "itl": spread, "e2e": spread, "not_served": {"429 queue_full": 1},
+    }  # fmt: skip
+
+
+def made(*rounds: dict[str, Any], rate: float = 2.0, **more: Any) -> dict[str, Any]:
+    told = [
+        {"scenarios": {"all": one}, "samples": {"ttft": [0.1, 0.2, 0.3], "e2e": [1.0]}} for one in rounds or (group(),)
+    ]
+    return {
+        "version": 1, "when": "2026-11-26 00:00", "machine": "m", "target": "http://127.0.0.1:8000", "model": "fake-model",
+        "scenario": "chat", "slo": {"ttft": 1.0}, "seconds": 30.0, "rounds": len(told), "command": "launcher bench",
+        "rates": [{"rate": rate, "rounds": told}], "timeline": [{"at": 1.0, "queued": 0.0, "kv cache": 12.0}], **more,
+    }  # fmt: skip
+
+
+def test_a_run_and_its_report(engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.call_now("/_fake/set", {"first_token_s": 0.1, "inter_token_s": 0.02})
+    out = tmp_path / "report.html"
+    told = [
+        "--rates",
+        "3",
+        "--seconds",
+        "3",
+        "--scenario",
+        "fixed",
+        "--scale",
+        "0.1",
+        "--slo",
+        "ttft=0.2",
+        "--out",
+        str(out),
+    ]
+    assert bench.main([engine.url, *told]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0].split()[:3] == ["offered/s", "sent", "served"]
+    run = json.loads(out.with_suffix(".json").read_text())
+    ((rate, one),) = [(rate["rate"], rate["rounds"][0]["scenarios"]["all"]) for rate in run["rates"]]
+    assert rate == 3
+    assert one["ttft"]["p50"] == pytest.approx(0.1, abs=0.01)
+    assert one["itl"]["p50"] == pytest.approx(0.02, abs=0.003)
+    assert len(run["rates"][0]["rounds"][0]["samples"]["ttft"]) == one["served"] > 0
+    assert run["timeline"]
+    assert out.read_text().count("<svg") >= 5
+
+
+def test_the_capacity_is_measured_where_no_rates_are_given(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "CAPACITY_S", 2.0)
+    monkeypatch.setattr(bench, "WARM_UP_S", 1.0)
+    monkeypatch.setattr(bench, "FACTORS", (0.01,))
+    engine.call_now("/_fake/set", {"first_token_s": 0.1, "inter_token_s": 0.001})
+    out = tmp_path / "report.html"
+    told = ["--users", "4", "--seconds", "2", "--scenario", "fixed", "--scale", "0.05", "--out", str(out)]
+    assert bench.main([engine.url, *told]) == 0
+    run = json.loads(out.with_suffix(".json").read_text())
+    assert 10 < run["rates"][0]["rate"] / 0.01 < 45  # four users, a little more than 0.1 s each
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "give a URL or a profile"),
+        (["http://127.0.0.1:1", "--rates", "1,x"], "'1,x' is not a list of rates such as 1,2,4"),
+        (["http://127.0.0.1:1", "--slo", "x=1"], "--slo: 'x=1' is none of ttft=SECONDS"),
+        (["http://127.0.0.1:1", "--rounds", "0"], "must be more than 0"),
+    ],
+)
+def test_slips(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench.main(argv)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_nobody_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert bench.main(["http://127.0.0.1:9", "--rates", "1", "--out", str(tmp_path / "x.html")]) == 1
+    assert "http://127.0.0.1:9/v1/models cannot be read" in capsys.readouterr().err
+
+
+def test_over_the_command_line(tmp_path: Path) -> None:
+    before, after = tmp_path / "a.json", tmp_path / "b.json"
+    before.write_text(json.dumps(made(group(0.2), group(0.22))))
+    after.write_text(json.dumps(made(group(0.1), group(0.11))))
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", "bench", "--compare", str(before), str(after)],
+        cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"TTFT p50 ms +210 \(200 to 220\) → 105 \(100 to 110\) +-50.0 %, better", done.stdout)
+
+
+class TestCompared:
+    def test_within_the_spread(self) -> None:
+        told = compared(made(group(0.2), group(0.3)), made(group(0.25), group(0.35)))
+        assert "TTFT p50 ms  250 (200 to 300) → 300 (250 to 350)  +20.0 %, within the spread" in told
+
+    def test_more_goodput_is_better_and_more_ttft_is_worse(self) -> None:
+        told = compared(made(group(0.1, 2.0), group(0.1, 2.0)), made(group(0.2, 3.0), group(0.2, 3.0)))
+        assert "goodput/s    2 → 3  +50.0 %, better" in told
+        assert "TTFT p50 ms  100 → 200  +100.0 %, worse" in told
+
+    def test_of_one_round_nothing_is_claimed(self) -> None:
+        assert "(one round: its spread is not known)" in compared(made(group(0.1)), made(group(0.2)))
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [({"scenario": "long"}, "the runs differ in scenario: chat and long"), ({"rates": []}, "no rate in common")],
+    )
+    def test_what_cannot_be_compared(self, change: dict[str, Any], words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            compared(made(), {**made(), **change})
+
+    def test_no_figures(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "x.json").write_text("{}")
+        assert bench.main(["--compare", str(tmp_path / "x.json"), str(tmp_path / "x.json")]) == 1
+        assert "is no figures of `launcher bench`" in capsys.readouterr().err
+
+
+class TestReport:
+    def test_it_asks_nobody_and_runs_nothing(self) -> None:
+        page = html(made(model='<script>alert("x")</script>', scenario="chat"))
+        assert "<script" not in page
+        assert "&lt;script&gt;" in page
+        assert "default-src 'none'" in page
+        assert not re.findall(r'(?:src|href)="', page)
+        assert page.count("<svg") == page.count("</svg>") >= 5
+        assert "1 × 429 queue_full" in page
+
+    def test_medians_of_the_rounds(self) -> None:
+        run = made(group(0.1), group(0.3), group(0.2))
+        assert middle(run["rates"][0], "ttft.p50") == (0.2, 0.1, 0.3)
+        assert text_table(run).splitlines()[1].split()[8] == "200"
+
+    def test_where_nothing_was_served(self) -> None:
+        empty = copy.deepcopy(group())
+        for name in ("ttft", "itl", "e2e"):
+            empty[name] = dict.fromkeys(("p50", "p95", "p99"))
+        run = made(empty)
+        run["rates"][0]["rounds"][0]["samples"] = {"ttft": [], "e2e": []}
+        assert "Nothing was measured for this." in html(run)
+        assert "–" in text_table(run)
+
+
+class TestPlots:
+    def test_each_is_a_whole_picture_with_words_for_those_who_do_not_see_it(self) -> None:
+        svg = plot("A & B", "x", "y", [Line("one", [(1, 1), (2, 4)], [(0.5, 1.5), (3, 5)]), Line("two", [(1, 2)])])
+        root = ElementTree.fromstring(svg)
+        assert root.attrib["aria-label"] == "A & B: y over x; one; two"
+        assert len(root.findall("circle")) == 3
+        assert all(
+            0 <= float(dot.attrib["cx"]) <= 560 and 0 <= float(dot.attrib["cy"]) <= 300
+            for dot in root.findall("circle")
+        )
+
+    def test_ticks_are_round_numbers(self) -> None:
+        assert _Axis(0, 97, 0, 1).ticks == [0, 20, 40, 60, 80]
+        assert _Axis(0.9, 120, 0, 1, True).ticks == [1, 2, 5, 10, 20, 50, 100]
+        assert _Axis(5, 5, 0, 1).ticks
+
+    def test_nothing_to_draw_is_said(self) -> None:
+        assert "Nothing was measured" in plot("A", "x", "y", [Line("one", [])])
