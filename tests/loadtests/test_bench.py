@@ -17,6 +17,7 @@ from loadtests import bench
 from loadtests.plots import Line, _Axis, plot
 from loadtests.report import compared, html, middle, text_table
 from tests.fakes.process import FakeEngine
+from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,6 +83,23 @@ def test_the_capacity_is_measured_where_no_rates_are_given(
     assert bench.main([engine.url, *told]) == 0
     run = json.loads(out.with_suffix(".json").read_text())
     assert 10 < run["rates"][0]["rate"] / 0.01 < 45  # four users, a little more than 0.1 s each
+
+
+def test_a_profile_is_started_for_it_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    profile, out = tmp_path / "fake.yaml", tmp_path / "report.html"
+    profile.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=1))
+    monkeypatch.setenv("FAKE_ENGINE_PYTHON", sys.executable)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    told = ["--rates", "4", "--seconds", "2", "--scenario", "fixed", "--scale", "0.05", "--out", str(out)]
+    assert bench.main([str(profile), *told]) == 0
+    run = json.loads(out.with_suffix(".json").read_text())
+    assert run["model"] == "smollm2"
+    assert run["rates"][0]["rounds"][0]["scenarios"]["all"]["served"] > 0
+    assert {"queued", "in flight", "prefill"} <= set(run["timeline"][-1])
 
 
 @pytest.mark.parametrize(
