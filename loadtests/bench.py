@@ -3,6 +3,8 @@
     launcher bench http://127.0.0.1:8000 --rates 1,2,4
     launcher bench profiles/cpu-smollm2.yaml --slo ttft=2 --seconds 30
     launcher bench --compare before.json after.json
+    launcher bench cross-check http://127.0.0.1:8000
+    launcher bench strategies profiles/cpu-smollm2.yaml --rate 2
 
 A profile is started and stopped; without --rates its capacity is measured first (closed loop) and multiples of that are offered.
 """
@@ -28,6 +30,7 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from launcher.probe.gpus import gpu_use
+from loadtests import crosscheck
 from loadtests.deployment import ROOT, Deployment
 from loadtests.figures import limits_of
 from loadtests.report import compared, html, text_table
@@ -306,7 +309,14 @@ def read_run(path: str) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done. 1: a sentence says why not."""
-    chosen = options(sys.argv[1:] if argv is None else argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["cross-check"]:
+        return crosscheck.main(argv[1:])
+    if argv[:1] == ["strategies"]:
+        from loadtests import strategies  # which needs this module
+
+        return strategies.main(argv[1:])
+    chosen = options(argv)
     try:
         if chosen.compare:
             sys.stdout.write(compared(*map(read_run, chosen.compare)) + "\n")

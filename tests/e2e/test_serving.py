@@ -76,6 +76,20 @@ def test_vllms_own_benchmark_client(served: Endpoint, tmp_path: Path, backend: s
     assert min(result["mean_ttft_ms"], result["mean_tpot_ms"]) > 0
 
 
+def test_our_load_test_agrees_with_vllms(served: Endpoint, tmp_path: Path) -> None:
+    """`launcher bench cross-check`: both clients on the same engine, within what a shared machine does to two runs."""
+    out = tmp_path / "both.json"
+    told = (served.url, "--users", "2", "--requests", "8", "--scale", "0.25", "--json", str(out))
+    done = served.launcher("bench", "cross-check", *told)
+    assert done.returncode == 0, done.stderr
+    both = json.loads(out.read_text())
+    ours = both["launcher"]["scenarios"]["all"]
+    assert (both["vllm"]["completed"], ours["failed"]) == (8, 0)
+    assert ours["served"] > 0
+    assert 0.4 < ours["itl"]["p50"] * 1000 / both["vllm"]["median_tpot_ms"] < 2.5
+    assert "TTFT p50 ms" in done.stdout
+
+
 def test_an_answer_nobody_reads_is_aborted_in_the_engine(served: Endpoint) -> None:
     """By its counters of tokens: an aborted answer is not in vllm:request_success_total, as of 0.32."""
     before = served.engine_metric("vllm:generation_tokens_total")
