@@ -9,6 +9,7 @@ from launcher.gateway.requests import Request
 from launcher.profile.model import TemplatePolicy
 
 _ENCODINGS = b"accept-encoding"
+JSON_LINE = b"content-type: application/json"
 
 
 def prepare(request: Request, policy: TemplatePolicy) -> Changes:
@@ -29,6 +30,8 @@ def engine_head(request: Request, changes: Changes, body_bytes: int, replica: Re
         lines = [line for line in lines if line not in head.credentials]
     if changes.touch_answer:  # an answer that is to be changed must come as plain text
         lines = [line for line in lines if line[: line.index(b":")].lower() != _ENCODINGS]
+    if route.is_plain:  # who sends plain JSON need not say so; curl calls it a form
+        lines = [*(line for line in lines if line[: line.index(b":")].lower() != b"content-type"), JSON_LINE]
     start = b"%b %b%b HTTP/1.1" % (head.method, replica.prefix, target)
     length = [b"content-length: %d" % body_bytes] if body_bytes or head.method == b"POST" else []
     identity = b"x-request-id: " + head.request_id

@@ -144,7 +144,9 @@ def test_sent_ahead_and_asked_about(glm: Endpoint) -> None:
 
 def test_by_plain_json(glm: Endpoint) -> None:
     body = {"image": base64.b64encode(jpeg(300, 200)).decode(), "prompt": "What is this?", "max_tokens": 2}
-    answer = post(glm, "/api/v1/generate", json.dumps(body).encode(), "application/json")
+    answer = post(
+        glm, "/api/v1/generate", json.dumps(body).encode(), "application/x-www-form-urlencoded"
+    )  # as curl -d has it
     assert answer["usage"]["completion_tokens"] <= 2  # type: ignore[index]
     assert answer["finish_reason"] in ("stop", "length")
     assert answer["image_info"][0]["tokens"] == 79  # type: ignore[index]

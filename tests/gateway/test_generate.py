@@ -33,8 +33,12 @@ async def test_a_question(desk: Desk, engine: FakeEngine) -> None:
     assert told["usage"]["completion_tokens"] == 5
     request = (await engine.seen())["requests"][-1]
     assert request["target"] == "/v1/chat/completions"
+    as_a_form = "Content-Type: application/x-www-form-urlencoded"  # what curl -d says
+    await desk.post({"prompt": "hello", "max_tokens": 5}, as_a_form, path=PATH)
+    sent = (await engine.seen())["requests"][-1]["headers"]
+    assert [value for name, value in dict(sent).items() if name.lower() == "content-type"] == ["application/json"]
     assert json.loads(request["body"]) == {"max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
-    assert await desk.metric(f'launcher_requests_total{{code="200",route="{PATH}"}}') == 1
+    assert await desk.metric(f'launcher_requests_total{{code="200",route="{PATH}"}}') == 2
 
 
 async def test_a_picture_under_a_budget(engine: FakeEngine) -> None:
