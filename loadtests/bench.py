@@ -5,6 +5,7 @@
     launcher bench --compare before.json after.json
     launcher bench cross-check http://127.0.0.1:8000
     launcher bench strategies profiles/cpu-smollm2.yaml --rate 2
+    launcher bench sweep profiles/cpu-smollm2.yaml --vary engine.max_num_seqs=1,4,8
 
 A profile is started and stopped; without --rates its capacity is measured first (closed loop) and multiples of that are offered.
 """
@@ -316,6 +317,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from loadtests import strategies  # which needs this module
 
         return strategies.main(argv[1:])
+    if argv[:1] == ["sweep"]:
+        from loadtests import sweep
+
+        return sweep.main(argv[1:])
     chosen = options(argv)
     try:
         if chosen.compare:

@@ -34,6 +34,7 @@ class Deployment:
         self._state = tempfile.TemporaryDirectory(prefix="overload-")
         self._environment = {**os.environ, "LAUNCHER_STATE_DIR": self._state.name, "NO_COLOR": "1"}
         self.gateway = self.engine = ""
+        self.pid = 0  # of the first engine
 
     def _launcher(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "launcher", *arguments]
@@ -53,6 +54,7 @@ class Deployment:
             self.__exit__()
             raise
         self.gateway, self.engine = one["url"], one["engines"][0]["url"]
+        self.pid = int(one["engines"][0]["pid"] or one["pid"])
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,299 @@
+"""`launcher bench sweep PROFILE --vary KEY=A,B,C`: the profile with each combination of settings, under the same load.
+
+    launcher bench sweep profiles/1x3090.yaml --vary engine.max_num_seqs=1,2,4,8 --scenario pictures --users 8
+
+What the plan says cannot fit is not started; a start or a run that fails is a row with its reason. Memory is the cards', or on
+the CPU the engine's own. Run again with the same --out, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import LauncherError
+from launcher.probe.gpus import gpu_use
+from launcher.profile.load import load_profile
+from loadtests.bench import Bench, Failed, Progress, machine
+from loadtests.deployment import Deployment
+from loadtests.figures import limits_of
+from loadtests.plots import Line, plot
+from loadtests.report import POLICY, STYLE, value_of
+from loadtests.scenarios import SCENARIOS
+
+EVERY_S = 0.5
+GIB = 2**30
+COLUMNS = (
+    ("served_per_s", "req/s", 1.0),
+    ("goodput_per_s", "goodput/s", 1.0),
+    ("output_tokens_per_s", "tokens/s", 1.0),
+    ("ttft.p50", "TTFT p50", 1000.0),
+    ("ttft.p99", "TTFT p99", 1000.0),
+    ("itl.p50", "ITL p50", 1000.0),
+    ("e2e.p99", "E2E p99", 1000.0),
+)
+Row = dict[str, Any]  # settings, and: figures with memory_gib, or why
+
+
+def options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="launcher bench sweep", description="Each combination of settings under the same load."
+    )
+    add = parser.add_argument
+    add("target", metavar="profile")
+    add(
+        "--vary",
+        action="append",
+        required=True,
+        type=varied,
+        metavar="KEY=A,B,…",
+        help="may be repeated: then all combinations",
+    )
+    add("--scenario", choices=(*SCENARIOS, "mixed"), default="chat")
+    add("--users", type=int, default=8, help="who ask at once, closed loop (default: 8)")
+    add("--seconds", type=float, default=30.0, help="how long for each (default: 30)")
+    add("--slo", default="", metavar="ttft=1,itl=0.06", help="what counts as good, in seconds")
+    add("--scale", type=float, default=None, help="times all lengths (default: so that they fit the model)")
+    add("--any-event", action="store_true", help="events without text count as pieces: for random weights")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the profile, for all of them")
+    add(
+        "--out",
+        type=Path,
+        default=Path("sweep.html"),
+        help="the report; figures go beside it as .json (default: sweep.html)",
+    )
+    chosen = parser.parse_args(argv)
+    chosen.mode = ""
+    try:
+        limits_of(chosen.slo)
+    except ValueError as error:
+        parser.error(str(error))
+    return chosen
+
+
+def varied(text: str) -> tuple[str, list[str]]:
+    key, is_there, values = text.partition("=")
+    if not is_there or not key or not all(values.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=A,B,… such as engine.max_num_seqs=1,2,4")
+    return key, values.split(",")
+
+
+def combinations(vary: Sequence[tuple[str, list[str]]]) -> list[dict[str, str]]:
+    """Every setting with every other."""
+    keys = [key for key, _ in vary]
+    return [dict(zip(keys, values, strict=True)) for values in itertools.product(*(values for _, values in vary))]
+
+
+def main(argv: Sequence[str]) -> int:
+    """0: done. 1: a sentence says why not."""
+    chosen = options(argv)
+    figures = chosen.out.with_suffix(".json")
+    load = {"profile": chosen.target, "set": chosen.set, "scenario": chosen.scenario, "users": chosen.users}
+    load |= {"seconds": chosen.seconds, "slo": limits_of(chosen.slo), "scale": chosen.scale}
+    try:
+        load_profile(Path(chosen.target))
+        rows = earlier(figures, load)
+    except LauncherError as error:
+        sys.stderr.write(f"error: {error.message}\n→ {error.hint}\n")
+        return 1
+    except Failed as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    progress = Progress()
+    every = combinations(chosen.vary)
+    with progress.shown():
+        progress.begin(len(every))
+        for settings in every:
+            progress.at(", ".join(f"{key}={value}" for key, value in settings.items()))
+            if not any(row["settings"] == settings for row in rows):
+                rows.append(measured(chosen, settings))
+                if why := rows[-1].get("why"):
+                    progress.say(why)
+                run = {
+                    "version": 1,
+                    "when": time.strftime("%Y-%m-%d %H:%M"),
+                    "machine": machine(),
+                    "load": load,
+                    "rows": rows,
+                }
+                figures.write_text(json.dumps(run) + "\n")
+            progress.step()
+    rows = [row for settings in every for row in rows if row["settings"] == settings]
+    chosen.out.write_text(html(load, rows), encoding="utf-8")
+    sys.stdout.write(table(rows) + "\n")
+    sys.stderr.write(f"report: {chosen.out}, figures: {figures}\n")
+    return 0
+
+
+def earlier(path: Path, load: dict[str, Any]) -> list[Row]:
+    """What an earlier run of the same sweep has measured. Raises Failed for a file of another one."""
+    if not path.exists():
+        return []
+    try:
+        run = json.loads(path.read_text())
+        if run["load"] != json.loads(json.dumps(load)):
+            raise Failed(f"{path} has figures of another load: name another --out, or remove it")
+        return list(run["rows"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Failed(f"{path} is no figures of `launcher bench sweep`: {error}") from None
+
+
+def measured(chosen: argparse.Namespace, settings: dict[str, str]) -> Row:
+    """One combination: its figures, or why there are none."""
+    sets = [*chosen.set, *(f"{key}={value}" for key, value in settings.items())]
+    if (why := refused(chosen.target, sets)) is not None:
+        return {"settings": settings, "why": f"not started: {why}"}
+    try:
+        with Deployment(str(Path(chosen.target).resolve()), sets) as deployment, Memory(deployment.pid) as memory:
+            bench = Bench(chosen, deployment.gateway, deployment.engine, "")
+            users = ("-u", str(chosen.users), "-r", str(chosen.users))
+            bench.load(*users, "-t", "5s")
+            found = bench.load(*users, "-t", f"{chosen.seconds:g}s")
+    except (SystemExit, Failed) as error:
+        lines = str(error).strip().splitlines() or ["it said nothing"]
+        return {"settings": settings, "why": next((line for line in lines if line.startswith("error: ")), lines[-1])}
+    return {"settings": settings, "figures": found["scenarios"]["all"], "memory_gib": memory.most_bytes / GIB}
+
+
+def refused(profile: str, sets: list[str]) -> str | None:
+    """Why the plan says that it cannot fit; None: it may."""
+    told = [part for one in sets for part in ("--set", one)]
+    command = [sys.executable, "-m", "launcher", "plan", profile, "-o", "json", *told]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        plan = json.loads(done.stdout)
+    except ValueError:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        return lines[0].removeprefix("error: ") if lines else "the plan could not be made"
+    return str(plan["summary"]) if plan["verdict"] == "does_not_fit" else None
+
+
+class Memory:
+    """The most memory that was in use: of all cards together, or where there are none of the engine and its children."""
+
+    def __init__(self, pid: int) -> None:
+        self.most_bytes = 0
+        self._pid, self._over = pid, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(EVERY_S):
+            cards = gpu_use()
+            used = sum(card.used_bytes for card in cards) if cards else sum(map(resident, family(self._pid)))
+            self.most_bytes = max(self.most_bytes, used)
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and all below it."""
+    yield pid
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = path.read_text().split()
+        except OSError:  # gone meanwhile
+            continue
+        for child in children:
+            yield from family(int(child))
+
+
+def resident(pid: int) -> int:
+    """Bytes in main memory; 0 for a process that is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    _, found, rest = fields.partition("VmRSS:")
+    return int(rest.split()[0]) * 1024 if found else 0
+
+
+# What is shown.
+
+
+def cells(row: Row) -> list[str]:
+    """The cells behind the settings."""
+    if "why" in row:
+        return [row["why"], *[""] * len(COLUMNS)]
+    values = [value_of(row["figures"], key) for key, _, _ in COLUMNS]
+    shown = [
+        "–" if value is None else f"{value * times:.3g}" for value, (_, _, times) in zip(values, COLUMNS, strict=True)
+    ]
+    return [f"{row['memory_gib']:.2f}", *shown]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """For a terminal, and for Markdown."""
+    keys = list(rows[0]["settings"]) if rows else []
+    head = [*keys, "memory GiB", *(name for _, name, _ in COLUMNS)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += [
+        "| " + " | ".join([*row["settings"].values(), *(cell.replace("|", "/") for cell in cells(row))]) + " |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def pareto(rows: Sequence[Row]) -> list[Row]:
+    """Those that no other beats in both tokens a second and TTFT p99, the quickest first."""
+    placed = [
+        (value_of(row["figures"], "ttft.p99"), value_of(row["figures"], "output_tokens_per_s"), row)
+        for row in rows
+        if "figures" in row
+    ]
+    known = sorted(
+        ((ttft, tokens, row) for ttft, tokens, row in placed if ttft is not None and tokens is not None),
+        key=lambda one: one[:2],
+    )
+    best, found = -1.0, []
+    for _, tokens, row in known:
+        if tokens > best:
+            best = tokens
+            found.append(row)
+    return found
+
+
+def place(row: Row) -> tuple[float, float]:
+    """Where it is in the plot: TTFT p99 in ms, answer tokens a second."""
+    figures = row["figures"]
+    return 1000 * (value_of(figures, "ttft.p99") or 0), value_of(figures, "output_tokens_per_s") or 0
+
+
+def html(load: dict[str, Any], rows: Sequence[Row]) -> str:
+    """The report."""
+    measured_rows = [row for row in rows if "figures" in row]
+    front = [place(row) for row in pareto(rows)]
+    others = sorted(place(row) for row in measured_rows)
+    svg = plot(
+        "Answer tokens against the wait for the first",
+        "TTFT p99, ms",
+        "tokens/s",
+        [Line("best of its kind", front), Line("all", others)],
+    )
+    lines = [line.strip("| ").split(" | ") for line in table(rows).splitlines()]
+    head = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in lines[0])
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines[2:])
+    facts = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
+        for name, value in {**load, "machine": machine()}.items()
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>Sweep: {escape(str(load["profile"]))}</title><style>{STYLE}</style></head>
+<body><h1>Sweep of {escape(str(load["profile"]))}</h1><dl>{facts}</dl>
+<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><div class="plots"><div>{svg}</div></div></body></html>
+"""

@@ -1,0 +1,106 @@
+"""A sweep over settings: what fits is measured, what does not says why, and a second run goes on where the first was."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests import bench, sweep
+from loadtests.deployment import ROOT
+from loadtests.sweep import combinations, family, html, pareto, resident, table, varied
+from tests.loadtests.test_bench import group
+from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
+
+
+def row(ttft: float, tokens: float, **settings: str) -> dict[str, Any]:
+    return {"settings": settings, "figures": {**group(ttft), "output_tokens_per_s": tokens}, "memory_gib": 1.5}
+
+
+def test_every_combination() -> None:
+    found = combinations([varied("a=1,2"), varied("b=x,y")])
+    assert found == [{"a": "1", "b": "x"}, {"a": "1", "b": "y"}, {"a": "2", "b": "x"}, {"a": "2", "b": "y"}]
+
+
+def test_the_best_of_their_kind() -> None:
+    rows = [row(0.1, 50, n="1"), row(0.2, 40, n="2"), row(0.3, 90, n="3"), {"settings": {"n": "4"}, "why": "no"}]
+    assert [one["settings"]["n"] for one in pareto(rows)] == ["1", "3"]
+    page = html({"profile": "<p>"}, rows)
+    assert "&lt;p&gt;" in page
+    assert "<script" not in page
+    assert page.count("<svg") == 1
+
+
+def test_the_table_has_what_failed_too() -> None:
+    text = table([row(0.1, 50, n="1"), {"settings": {"n": "2"}, "why": "not started: 5 | 4"}])
+    lines = text.splitlines()
+    assert lines[2].startswith("| 1 | 1.50 | 2 | 2 | 50 | 100 | 300 |")
+    assert lines[3].startswith("| 2 | not started: 5 / 4 |")
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_memory_is_of_the_whole_family() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import sys; x = bytearray(50_000_000); print(1, flush=True); sys.stdin.read()"],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    assert child.stdout is not None
+    child.stdout.readline()
+    pids = list(family(os.getpid()))
+    assert child.pid in pids
+    assert resident(child.pid) > 50_000_000
+    child.communicate()
+    assert resident(child.pid) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["p.yaml"], "--vary"),
+        (["p.yaml", "--vary", "engine.max_num_seqs"], "is not KEY=A,B,…"),
+        (["p.yaml", "--vary", "a=1", "--slo", "x"], "--slo: 'x' is none of"),
+    ],
+)
+def test_slips(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["sweep", *argv])
+    assert words in capsys.readouterr().err
+
+
+def test_measured_refused_by_the_plan_and_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    profile, out = tmp_path / "fake.yaml", tmp_path / "out.html"
+    profile.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=1))
+    monkeypatch.setenv("FAKE_ENGINE_PYTHON", sys.executable)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    told = [
+        "sweep",
+        str(profile),
+        "--users",
+        "2",
+        "--seconds",
+        "2",
+        "--scenario",
+        "fixed",
+        "--scale",
+        "0.05",
+        "--out",
+        str(out),
+    ]
+    assert bench.main([*told, "--vary", "engine.kv_cache_memory=64MiB,1MiB"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert float(rows[0].split(" | ")[1]) > 0.01
+    assert "not started: " in rows[1]
+    monkeypatch.setattr(sweep, "measured", lambda *_: pytest.fail("it was measured before"))
+    assert bench.main([*told, "--vary", "engine.kv_cache_memory=64MiB,1MiB"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == rows
+    assert bench.main([*told[:3], "3", *told[4:], "--vary", "engine.kv_cache_memory=64MiB"]) == 1
+    assert "has figures of another load" in capsys.readouterr().err
