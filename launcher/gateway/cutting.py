@@ -54,7 +54,7 @@ class Body:
         if len(raw) >= CUT_FROM:
             copy, self.cuts = cut(raw)
         self.size = len(copy)  # bytes without what was cut
-        self.value: Any = decode(copy) if self.size < CUT_FROM or _is_bearable(copy) else None
+        self.value: Any = decode(copy) if self.size < CUT_FROM or is_bearable(copy) else None
 
     def span(self, text: str) -> Span | None:
         """Where in ``raw`` the string is that was cut out here; None: nothing was."""
@@ -81,7 +81,12 @@ class Body:
         return data.decode("utf-8", "surrogatepass")
 
 
-def _is_bearable(data: bytes) -> bool:
+def is_too_much(raw: bytes) -> bool:
+    """Whether a body is more than is decoded here."""
+    return len(raw) >= CUT_FROM and not is_bearable(cut(raw)[0])
+
+
+def is_bearable(data: bytes) -> bool:
     return len(data) <= MAX_DECODED and data.count(b"{") + data.count(b"[") <= MAX_OPENED
 
 

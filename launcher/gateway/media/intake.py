@@ -161,13 +161,17 @@ class Intake:
             self.fetcher.check(found.link, "messages")
 
     def refuse_unread(self, body: bytes) -> None:
-        """A body too large to be looked into may name no picture or clip: nobody would check it. Raises Refused."""
-        if cutting.may_name_media(body):
+        """A body that nobody here can look into may name no picture or clip: nobody would check it. Raises Refused."""
+        if not cutting.may_name_media(body):
+            return
+        if cutting.is_too_much(body):
             raise bad_request(
                 "too_much_json",
                 f"{TOO_MUCH} that names pictures, clips or videos. Send less text with them.",
                 "messages",
             )
+        if b"://" in body:  # a route whose bodies are not known here; JSON that is none is the engine's to refuse
+            raise bad_request("url_fetch_off", "Nothing is fetched for this route: send the bytes as data:…;base64,….")
 
     def refuse_links(self, prompt: Prompt) -> None:
         """Of a request that an engine answers at once: nothing is fetched for it. Raises Refused."""

@@ -191,3 +191,14 @@ def test_numbering_takes_no_longer_than_its_length() -> None:
     began = time.process_time()
     assert number_images([{"role": "user", "content": parts}])
     assert time.process_time() - began < 5  # it was hours
+
+
+async def test_what_is_no_json_is_the_engines_to_refuse(engine: FakeEngine) -> None:
+    async with gateway_to(engine.url) as desk:
+        answer = await desk.post(b'{"messages": [{"image_url": ')
+        assert answer.headers["x-launcher-src"] == "engine"
+        unknown = await desk.post({"image_url": LINK}, path="/v1/systemone")
+        assert (unknown.status, unknown.error["reason"]) == (400, "url_fetch_off")
+        assert (
+            await desk.post({"image_url": "data:image/png;base64,iVBORw0KGgo="}, path="/v1/systemone")
+        ).status == 200
