@@ -119,8 +119,20 @@ def cut(body: bytes) -> tuple[bytes, list[Span]]:
 
 
 def may_name_media(body: bytes) -> bool:
-    """Whether a body that is not decoded may have pictures, clips or videos in it; escapes of plain letters count as yes."""
-    return _NAMES_MEDIA(body) is not None
+    """Whether a body that is not decoded may have pictures, clips or videos in it.
+
+    Escapes of plain letters count as yes, and so does a NUL byte: an engine reads JSON in UTF-16 and UTF-32 as well.
+    """
+    return _NAMES_MEDIA(body) is not None or b"\0" in body
+
+
+def has_link(body: bytes) -> bool:
+    """Whether any string of it has a URL with a host in it, however it is written. Not for a body that is too much."""
+    value = decode(body)
+    try:
+        return value is not None and "://" in json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return True
 
 
 def first_data_url(beginning: bytes) -> int | None:

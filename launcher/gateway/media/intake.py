@@ -170,7 +170,9 @@ class Intake:
                 f"{TOO_MUCH} that names pictures, clips or videos. Send less text with them.",
                 "messages",
             )
-        if b"://" in body:  # a route whose bodies are not known here; JSON that is none is the engine's to refuse
+        if cutting.has_link(
+            body
+        ):  # a route whose bodies are not known here; JSON that is none is the engine's to refuse
             raise bad_request("url_fetch_off", "Nothing is fetched for this route: send the bytes as data:…;base64,….")
 
     def refuse_links(self, prompt: Prompt) -> None:

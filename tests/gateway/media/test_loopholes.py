@@ -11,6 +11,7 @@ import pytest
 
 from launcher.gateway.auth import Gatekeeper
 from launcher.gateway.compat import number_images
+from launcher.gateway.cutting import MAX_DECODED
 from launcher.gateway.keyfile import Key, hash_of
 from launcher.gateway.keyring import KeyRing
 from launcher.gateway.media.costs import Budgets
@@ -197,8 +198,25 @@ async def test_what_is_no_json_is_the_engines_to_refuse(engine: FakeEngine) -> N
     async with gateway_to(engine.url) as desk:
         answer = await desk.post(b'{"messages": [{"image_url": ')
         assert answer.headers["x-launcher-src"] == "engine"
-        unknown = await desk.post({"image_url": LINK}, path="/v1/systemone")
-        assert (unknown.status, unknown.error["reason"]) == (400, "url_fetch_off")
+        for body in (json.dumps({"image_url": LINK}), json.dumps({"image_url": LINK}).replace("/", "\\/")):
+            unknown = await desk.post(body.encode(), path="/v1/systemone")
+            assert (unknown.status, unknown.error["reason"]) == (400, "url_fetch_off")
         assert (
             await desk.post({"image_url": "data:image/png;base64,iVBORw0KGgo="}, path="/v1/systemone")
         ).status == 200
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/messages/count_tokens", "/v1/chat/completions", "/v1/systemone"])
+async def test_json_of_wide_letters_hides_no_link(engine: FakeEngine, path: str, coding: str) -> None:
+    part = {"type": "image", "source": {"type": "url", "url": LINK}}
+    if path in ("/tokenize", "/v1/chat/completions", "/v1/systemone"):
+        part = {"type": "image_url", "image_url": {"url": LINK}}
+    async with gateway_to(engine.url) as desk:
+        for text in ("What is this?", "a" * (MAX_DECODED + 1)):
+            if path == "/v1/systemone" and len(text) > MAX_DECODED:
+                continue
+            body = {**said(part, {"type": "text", "text": text}), "max_tokens": 4}
+            refused = await desk.post(json.dumps(body).encode(coding), path=path)
+            assert refused.status in (400, 413), refused.body
+            assert refused.headers["x-launcher-src"] != "engine"
