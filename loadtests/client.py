@@ -163,8 +163,13 @@ class Client:
             await self._wait(records[-1].planned.at_s + patience_s)
         return records
 
-    async def closed_loop(self, plan: Iterable[Planned], users: int, seconds: float) -> list[Record]:
-        """Each of ``users`` asks again as soon as it is answered, until the time is up; the rest is cut off."""
+    async def closed_loop(
+        self, plan: Iterable[Planned], users: int, seconds: float, patience_s: float = 0.0
+    ) -> list[Record]:
+        """Each of ``users`` asks again as soon as it is answered, until the time is up.
+
+        What is open then is cut off after ``patience_s``; without patience the longest answers are missing.
+        """
         rest = iter(plan)
         records: list[Record] = []
 
@@ -181,7 +186,7 @@ class Client:
         self._on_end = ask
         for _ in range(users):
             ask()
-        await self._wait(seconds)
+        await self._wait(seconds + patience_s)
         return records
 
     async def _wait(self, until_s: float) -> None:
