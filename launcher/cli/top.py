@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import click
@@ -15,20 +16,28 @@ import click
 from launcher.cli.figures import look
 from launcher.cli.output import OUTPUT_OPTION, out_console, print_json
 from launcher.cli.run import choose, describe
+from launcher.errors import LauncherError
 from launcher.probe.gpus import gpu_use
 from launcher.probe.memory_trend import Trend, warning
-from launcher.supervise.rundir import Found
+from launcher.supervise.rundir import ENDED, Found
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 ENGINE_TIMEOUT_S = 1.0  # for an engine's own figures: what does not answer is left out
 MIB, GIB = 2**20, 2**30
-# vLLM's own gauges, by the names that are shown; each may have a line for each of its inner engines
-ENGINE_GAUGES = {
-    "running": "vllm:num_requests_running",
-    "waiting": "vllm:num_requests_waiting",
-    "kv_cache": "vllm:kv_cache_usage_perc",
+UNKNOWN = "–"
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+# vLLM's own gauges, by the names that are shown; each may have a line for each of its inner engines, made one by the second
+ENGINE_GAUGES: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+    "running": ("vllm:num_requests_running", sum),
+    "waiting": ("vllm:num_requests_waiting", sum),
+    "kv_cache": ("vllm:kv_cache_usage_perc", mean),
 }
 
 
@@ -42,8 +51,9 @@ ENGINE_GAUGES = {
 def top_command(name: str | None, once: bool, every: float, output: str) -> None:
     """Watch a deployment: engines, queue, memory, latencies, refusals.
 
-    PREFILL is prompt work in hand of what an engine may have, KV CACHE how full it is by its own word, TTFT and ITL are of
-    the last minute. A card whose memory grows is told of before it is full. Ends with Ctrl+C.
+    PREFILL is prompt work in hand of what an engine may have, KV CACHE how full it is by its own word (the mean of its
+    inner engines), TTFT and ITL are of the last minute. A card whose memory grows steadily is told of before it is full.
+    Ends with Ctrl+C, or with the deployment.
     """
     watch = Watch(choose(name))
     if output == "json":
@@ -60,16 +70,15 @@ def top_command(name: str | None, once: bool, every: float, output: str) -> None
 
 
 def draw(watch: Watch, every: float) -> None:
-    """Until Ctrl+C, or the deployment's end."""
+    """Until Ctrl+C, or the deployment's end. Raises LauncherError if its launcher was killed."""
     from rich.live import Live
 
-    with Live(picture(watch.look()), screen=True, auto_refresh=False) as live:
-        try:
-            while True:
-                live.update(picture(watch.look()), refresh=True)
+    with suppress(KeyboardInterrupt):
+        with Live(screen=True, auto_refresh=False) as live:
+            while (seen := watch.look())["state"] != "dead":
+                live.update(picture(seen), refresh=True)
                 time.sleep(every)
-        except KeyboardInterrupt:
-            pass
+        watch.tell_end()
 
 
 class Watch:
@@ -83,7 +92,7 @@ class Watch:
         """How it is now. What cannot be had is null."""
         found = self._found.again()
         record, live = describe(found), look(found)
-        cards = list(self._cards())
+        engines, cards = [*(record.get("engines") or []), *outsiders(record, live)], list(self._cards())
         return {
             "name": found.name,
             "state": record["state"],
@@ -94,11 +103,20 @@ class Watch:
                     **{key: engine.get(key) for key in ("index", "phase", "stage", "url", "restarts", "last_failure")},
                     **gauges(engine),
                 }
-                for engine in record.get("engines") or []
+                for engine in engines
             ],
             "gpus": cards,
             "warnings": [card["warning"] for card in cards if card["warning"]],
         }
+
+    def tell_end(self) -> None:
+        """A sentence once it runs no more. Raises LauncherError if its launcher was killed."""
+        found = self._found.again()  # the last look may have read the record just before its end was written
+        if found.record.get("state", ENDED) != ENDED:
+            raise LauncherError(
+                f"{found.name} runs no more: its launcher was killed", f"`launcher down {found.name}` cleans up."
+            )
+        click.echo(f"{found.name}: the deployment has ended", err=True)
 
     def _cards(self) -> Iterator[dict[str, Any]]:
         now = time.monotonic()
@@ -118,25 +136,38 @@ class Watch:
             }
 
 
+def outsiders(record: dict[str, Any], live: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """The replicas that the gateway sends to and the record does not name: servers that run elsewhere."""
+    ours = {engine.get("index") for engine in record.get("engines") or []}
+    for replica in part(live, "replicas") or []:
+        if replica.get("index") not in ours:
+            phase = "ready" if replica.get("ready") else "down"
+            standing = next((name for name in ("leaving", "draining") if replica.get(name)), "")
+            yield {
+                "index": replica.get("index"),
+                "phase": phase,
+                "stage": standing or replica.get("reason") or phase,
+                "url": replica.get("url"),
+            }
+
+
 def gauges(engine: dict[str, Any]) -> dict[str, float | None]:
     """An engine's own figures; null where it does not tell them."""
     text = ""
     if engine.get("phase") in ("ready", "warming") and engine.get("url"):
-        try:
-            with urlopen(f"{engine['url']}/metrics", timeout=ENGINE_TIMEOUT_S) as answer:
-                text = answer.read().decode("utf-8", "replace")
-        except (URLError, OSError, ValueError):
-            pass
-    return {name: gauge(text, series) for name, series in ENGINE_GAUGES.items()}
+        page = f"{engine['url']}/metrics"
+        with suppress(OSError, ValueError, HTTPException), urlopen(page, timeout=ENGINE_TIMEOUT_S) as answer:
+            text = answer.read().decode("utf-8", "replace")
+    return {name: gauge(text, series, merge) for name, (series, merge) in ENGINE_GAUGES.items()}
 
 
-def gauge(text: str, series: str) -> float | None:
-    """The sum of a series in a page of metrics; None: it is not there."""
+def gauge(text: str, series: str, merge: Callable[[list[float]], float]) -> float | None:
+    """A series in a page of metrics, its lines made one; None: it is not there."""
     found = re.findall(rf"^{re.escape(series)}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE)
-    return sum(map(float, found)) if found else None
+    return merge([float(value) for value in found]) if found else None
 
 
-# What is shown.
+# What is shown: what an older launcher does not tell is a dash, and foreign text is never markup.
 
 
 def picture(seen: dict[str, Any]) -> RenderableType:
@@ -161,43 +192,56 @@ def picture(seen: dict[str, Any]) -> RenderableType:
 
 def grid(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> RenderableType:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in head:
         table.add_column(column, header_style="dim")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
+
+
+def part(value: Any, *path: str) -> Any:
+    """What lies at a path; None where it is not told."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def told(pattern: str, *values: Any) -> str:
+    """The values in a pattern; a dash where one is not known."""
+    return UNKNOWN if None in values else pattern.format(*values)
 
 
 def headline(seen: dict[str, Any]) -> str:
     live = seen["live"]
     if live is None:
         return f"{seen['name']}  {seen['state']}  its gateway does not answer"
-    draining = "  draining" if live["draining"] else ""
+    draining = "  draining" if live.get("draining") else ""
+    model, mode, uptime_s, connections = map(live.get, ("model", "mode", "uptime_s", "connections"))
     return (
-        f"{seen['name']}  {seen['state']}{draining}  {live['model']}  mode {live['mode']}  up {span(live['uptime_s'])}  "
-        f"{live['connections']} connections"
+        f"{seen['name']}  {seen['state']}{draining}  {told('{}', model)}  mode {told('{}', mode)}  "
+        f"up {UNKNOWN if uptime_s is None else span(uptime_s)}  {told('{}', connections)} connections"
     )
 
 
 def engine_rows(seen: dict[str, Any]) -> list[tuple[str, ...]]:
-    replicas = {one["index"]: one for one in (seen["live"] or {"replicas": []})["replicas"]}
+    replicas = {part(one, "index"): one for one in part(seen["live"], "replicas") or []}
     rows: list[tuple[str, ...]] = []
     for engine in seen["engines"]:
         replica = replicas.get(engine["index"])
-        prefill = "" if replica is None else "{held}/{cap}".format(**replica["ledger"]["prefill_tokens"])
-        itl_ms = replica["pace"]["itl_ms"] if replica is not None else None
-        in_flight = replica["in_flight"] if replica is not None else 0
+        prefill = [part(replica, "ledger", "prefill_tokens", name) for name in ("held", "cap")]
+        itl_ms, in_flight = part(replica, "pace", "itl_ms"), part(replica, "in_flight")
         rows.append(
             (
-                str(engine["index"]),
-                str(engine["stage"] or engine["phase"]),
-                "" if replica is None else str(in_flight),
-                prefill,
-                "" if engine["kv_cache"] is None else f"{engine['kv_cache']:.0%}",
+                told("{}", engine["index"]),
+                told("{}", engine["stage"] or engine["phase"]),
+                told("{}", in_flight),
+                told("{}/{}", *prefill),
+                told("{:.0%}", engine["kv_cache"]),
                 f"{in_flight * 1000 / itl_ms:.0f}" if itl_ms and in_flight else "",
-                str(engine["restarts"] or 0),
+                told("{}", engine["restarts"]),
                 str(engine["last_failure"] or ""),
             )
         )
@@ -219,24 +263,26 @@ def card_rows(seen: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def lines(live: dict[str, Any]) -> list[str]:
     """The queue, the last minute, and what was not served."""
-    queue, minute, totals = live["queue"], live["last_minute"], live["totals"]
-    by_priority = ", ".join(f"{count} {name}" for name, count in queue["by_priority"].items() if count) or "nobody"
-    waits = f", the oldest for {queue['oldest_s']:.1f} s" if queue["count"] else ""
-    refused = {**totals["refusals"], **totals["evictions"]}
-    told = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items(), key=lambda item: -item[1]))
+    queue, minute, totals = (part(live, name) or {} for name in ("queue", "last_minute", "totals"))
+    waiting = part(queue, "by_priority")
+    by_priority = ", ".join(f"{count} {name}" for name, count in (waiting or {}).items() if count)
+    waits = told(", the oldest for {:.1f} s", queue.get("oldest_s")) if queue.get("count") else ""
+    refused = {**(totals.get("refusals") or {}), **(totals.get("evictions") or {})}
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items(), key=lambda item: -item[1]))
+    ends = {"served": "served", "failed": "failed", "cancelled": "left", "resumed": "resumed"}
     return [
-        f"waiting      {by_priority} ({queue['tokens']} tokens{waits})",
-        f"last minute  {minute['requests_s']:.1f} requests/s, {minute['prompt_tokens_s']:.0f} prompt and "
-        f"{minute['output_tokens_s']:.0f} answer tokens/s",
+        f"waiting      {by_priority or told('nobody', waiting)} ({told('{}', queue.get('tokens'))} tokens{waits})",
+        f"last minute  {told('{:.1f}', minute.get('requests_s'))} requests/s, "
+        f"{told('{:.0f}', minute.get('prompt_tokens_s'))} prompt and "
+        f"{told('{:.0f}', minute.get('output_tokens_s'))} answer tokens/s",
         f"TTFT         {pair(minute, 'ttft')}   ITL {pair(minute, 'itl')}   (p50 / p99)",
-        f"in all       {totals['served']} served, {totals['failed']} failed, {totals['cancelled']} left, {totals['resumed']} resumed",
-        f"refused      {told or 'nobody'}",
+        "in all       " + ", ".join(f"{told('{}', totals.get(name))} {word}" for name, word in ends.items()),
+        f"refused      {reasons or told('nobody', totals.get('refusals'))}",
     ]
 
 
 def pair(minute: dict[str, Any], name: str) -> str:
-    values = [minute[f"{name}_{share}_ms"] for share in ("p50", "p99")]
-    return "–" if None in values else f"{values[0]:.0f} / {values[1]:.0f} ms"
+    return told("{:.0f} / {:.0f} ms", *(minute.get(f"{name}_{share}_ms") for share in ("p50", "p99")))
 
 
 def span(seconds: float) -> str:

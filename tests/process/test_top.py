@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +99,30 @@ def test_on_a_terminal_until_ctrl_c(running: FakeEndpoint, tmp_path: Path) -> No
     text = ESCAPES.sub("", drawn.decode())
     assert "fake  ready" in text
     assert "Traceback" not in text
+
+
+def test_on_a_terminal_until_the_deployment_ends(running: FakeEndpoint) -> None:
+    ours, theirs = pty.openpty()
+    environment = {**running.environment, "TERM": "xterm", "COLUMNS": "140", "LINES": "40"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launcher", "top", "--every", "0.2"],
+        stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    drawn = b""
+    while b"last minute" not in drawn:
+        drawn += os.read(ours, 65536)
+    reader = threading.Thread(target=drain, args=(ours,))
+    reader.start()
+    assert running.down("--now").returncode == 0
+    _, said = process.communicate(timeout=20)
+    reader.join()
+    os.close(ours)
+    assert (process.returncode, said) == (0, "fake: the deployment has ended\n")
+
+
+def drain(terminal: int) -> None:
+    """Read until the other side is closed, so that nobody waits to write."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 65536):
+            pass

@@ -32,6 +32,37 @@ def test_noise_is_no_trend() -> None:
     assert trend.full_in_s(24 * GIB) is None
 
 
+LOADED = [GIB + min(second / 60, 1) * 20 * GIB for second in range(0, 600, 2)]  # in a minute, then flat
+STEP = [GIB] * 40 + [21 * GIB] * 260
+
+
+@pytest.mark.parametrize("used", [LOADED, STEP], ids=["load", "step"])
+def test_a_model_load_is_no_leak(used: list[float]) -> None:
+    trend = Trend()
+    told = []
+    for number, bytes_ in enumerate(used):
+        trend.note(number * 2.0, round(bytes_))
+        if trend.full_in_s(24 * GIB) is not None:
+            told.append(number * 2)
+    assert max(told, default=0) < 90  # while it loads from the first look on, who knows
+    assert trend.growth == 0
+
+
+def test_a_leak_after_long_quiet() -> None:
+    trend = seen(*[GIB] * 240, *(GIB + number * 20 * MIB for number in range(60)), every_s=2.0)
+    assert trend.full_in_s(24 * GIB) == pytest.approx((23 * GIB - 59 * 20 * MIB) / (10 * MIB), rel=0.05)
+
+
+def test_a_leak_in_steps() -> None:
+    trend = seen(*(GIB + number // 30 * GIB for number in range(300)), every_s=2.0)
+    assert trend.full_in_s(12 * GIB) == pytest.approx(120, rel=0.2)
+
+
+def test_old_samples_are_forgotten_by_their_age() -> None:
+    trend = seen(*(GIB + number * MIB for number in range(1200)), every_s=0.2)
+    assert trend.full_in_s(24 * GIB) == pytest.approx((23 * GIB - 1199 * MIB) / (5 * MIB))
+
+
 @pytest.mark.parametrize("used", [[], [1.0] * 4, [3 * GIB, 2 * GIB, GIB, GIB, GIB, GIB]])
 def test_too_little_or_less_and_less(used: list[float]) -> None:
     assert seen(*used).full_in_s(24 * GIB) is None
