@@ -34,28 +34,27 @@ class Figures:
 
     def __init__(self, limits: dict[str, float]) -> None:
         self._limits = limits
-        self._began_at = self._ended_at = 0.0
-        self.sent_for_s: float | None = (
-            None  # of an open loop: rates are by this time, not by when the last answer came
-        )
+        self._began_at = 0.0
+        self.sent_for_s: float | None = None  # of an open loop: how long requests arrive
         self._rows: list[dict[str, Any]] = []
 
-    def begin(self, now: float) -> None:
-        self._began_at, self._ended_at = now, 0.0
+    def begin(self, now: float, limits: dict[str, float] | None = None) -> None:
+        self._began_at = now
+        self._limits = self._limits if limits is None else limits
         self._rows.clear()
-
-    def end(self, now: float) -> None:
-        self._ended_at = self._ended_at or now
 
     def add(self, scenario: str, answer: Answer) -> None:
         gaps = answer.itl_s
         row = {
             "scenario": scenario, "served": answer.is_served, "refused": answer.is_refused, "reason": answer.reason,
-            "ttft": answer.ttft_s, "itl": sum(gaps) / len(gaps) if gaps else None, "e2e": answer.e2e_s,
-            "lag": answer.lag_s, "prompt": answer.prompt_tokens, "output": answer.output_tokens,
+            "ttft": answer.ttft_s, "itl": sum(gaps) / len(gaps) if gaps else None, "gap": max(gaps, default=None),
+            "e2e": answer.e2e_s, "lag": answer.lag_s, "prompt": answer.prompt_tokens, "output": answer.output_tokens,
+            "ended": answer.ended_at - self._began_at,
         }  # fmt: skip
+        # An answer without text has come when it is whole.
+        times = row | {"ttft": answer.e2e_s if answer.ttft_s is None else answer.ttft_s}
         row["good"] = answer.is_served and all(
-            row[name] is None or row[name] <= most for name, most in self._limits.items()
+            times[name] is None or times[name] <= most for name, most in self._limits.items()
         )
         self._rows.append(row)
 
@@ -72,8 +71,13 @@ class Figures:
         return percentile((row["lag"] for row in self._rows), 0.99)
 
     def data(self) -> dict[str, Any]:
-        """Everything, for a file: times in seconds, rates a second."""
-        seconds = self.sent_for_s or max(1e-9, self._ended_at - self._began_at)
+        """Everything, for a file: times in seconds, rates a second.
+
+        What was offered is by the time in which requests were sent. What was served is by the time to the last answer, and
+        goodput by that to the last good one: by the shorter time a server that works off a backlog would seem to keep up.
+        """
+        seconds = self._span("served")
+        spans = {"offered": self.sent_for_s or seconds, "served": seconds, "good": self._span("good")}
         names = sorted({row["scenario"] for row in self._rows})
         groups = {"all": self._rows} | {name: [row for row in self._rows if row["scenario"] == name] for name in names}
         return {
@@ -84,14 +88,34 @@ class Figures:
                 name: [round(row[name], 5) for row in self._rows if row["served"] and row[name] is not None]
                 for name in ("ttft", "e2e")
             },
-            "scenarios": {name: _group(rows, seconds) for name, rows in groups.items()},
+            "scenarios": {name: _group(rows, spans) for name, rows in groups.items()},
         }
+
+    def _span(self, name: str) -> float:
+        """Seconds to the last answer that is so, or to the last request."""
+        ended = [row["ended"] for row in self._rows if row[name]] or [row["ended"] for row in self._rows]
+        return max([self.sent_for_s or 1e-9, *ended])
 
     def table(self) -> str:
         """The same for people."""
         data = self.data()
-        lines = [f"\n{data['seconds']:.1f} s; times in ms, p50 / p95 / p99"]
-        head = ("scenario", "sent", "served", "refused", "failed", "req/s", "good/s", "tok/s", "TTFT", "ITL", "E2E")
+        lines = [
+            f"\n{data['seconds']:.1f} s to the last answer; times in ms, p50 / p95 / p99; GAP: an answer's longest"
+        ]
+        head = (
+            "scenario",
+            "sent",
+            "served",
+            "refused",
+            "failed",
+            "req/s",
+            "good/s",
+            "tok/s",
+            "TTFT",
+            "ITL",
+            "GAP",
+            "E2E",
+        )
         rows = [head, *(_line(name, group) for name, group in data["scenarios"].items())]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -100,7 +124,7 @@ class Figures:
         return "\n".join(lines) + "\n"
 
 
-def _group(rows: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def _group(rows: Sequence[dict[str, Any]], spans: dict[str, float]) -> dict[str, Any]:
     served = [row for row in rows if row["served"]]
     refused = [row for row in rows if row["refused"]]
     return {
@@ -108,13 +132,14 @@ def _group(rows: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
         "served": len(served),
         "refused": len(refused),
         "failed": len(rows) - len(served) - len(refused),
-        "offered_per_s": len(rows) / seconds,
-        "served_per_s": len(served) / seconds,
-        "goodput_per_s": sum(row["good"] for row in rows) / seconds,
-        "prompt_tokens_per_s": sum(row["prompt"] for row in served) / seconds,
-        "output_tokens_per_s": sum(row["output"] for row in served) / seconds,
+        "offered_per_s": len(rows) / spans["offered"],
+        "served_per_s": len(served) / spans["served"],
+        "goodput_per_s": sum(row["good"] for row in rows) / spans["good"],
+        "prompt_tokens_per_s": sum(row["prompt"] for row in served) / spans["served"],
+        "output_tokens_per_s": sum(row["output"] for row in served) / spans["served"],
         "ttft": _spread(served, "ttft"),
         "itl": _spread(served, "itl"),
+        "longest_gap": _spread(served, "gap"),
         "e2e": _spread(served, "e2e"),
         "refused_after": _spread(refused, "e2e"),
         "not_served": dict(Counter(row["reason"] for row in rows if not row["served"]).most_common()),
@@ -129,7 +154,7 @@ def _spread(rows: Sequence[dict[str, Any]], name: str) -> dict[str, float | None
 def _line(name: str, group: dict[str, Any]) -> tuple[str, ...]:
     counts = (group[key] for key in ("sent", "served", "refused", "failed"))
     rates = (group[key] for key in ("served_per_s", "goodput_per_s", "output_tokens_per_s"))
-    times = (_ms(group[key]) for key in ("ttft", "itl", "e2e"))
+    times = (_ms(group[key]) for key in ("ttft", "itl", "longest_gap", "e2e"))
     return (name, *map(str, counts), *(f"{rate:.3g}" for rate in rates), *times)
 
 

@@ -8,6 +8,7 @@
 What the rows of Locust's table are: E2E, TTFT (first piece with text) and ITL (mean gap between an answer's pieces), by scenario,
 in milliseconds; REFUSED are answers 429 and 503 with the time that they took, which are no failures; LAG is how much later than
 due a request was sent. At the end a table with exact percentiles, tokens and goodput is printed, and with --summary kept as JSON.
+No run asks what an earlier one asked, so that no cache helps; a seed stands for the same lengths and times.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import random
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -25,7 +28,7 @@ from urllib.request import Request, urlopen
 
 import gevent
 from gevent.pool import Pool
-from locust import LoadTestShape, User, constant, events, task
+from locust import LoadTestShape, User, events, task
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
@@ -39,7 +42,8 @@ from loadtests.trace import Traced, read_trace
 
 PATH = "/v1/chat/completions"
 MOST_LAG_S = 0.05  # p99: beyond it an open-loop run says more of the load generator than of the server
-PATIENCE_S = 90.0  # how long an open-loop run waits for answers after its last request
+PATIENCE_S = 90.0  # how long is waited for the answers after the last request; without it the longest would be missing
+MOST_PAUSE_S = 120.0  # after a refusal, whatever Retry-After says
 SPARE_TOKENS = 64  # of the context, for the chat template
 
 
@@ -53,10 +57,29 @@ class Run:
         self.limits = limits_of(chosen.slo)
         self.figures = Figures(self.limits)
         self.trace: list[Traced] = read_trace(Path(chosen.trace)) if chosen.trace else []
-        self.numbers = itertools.count()
+        self.numbers, self.nonce = itertools.count(), ""
         self.model = chosen.model
         self.scenarios = dict(SCENARIOS)
         self.is_closed_loop = not (chosen.open_loop or self.trace)
+        for option, value, least in (
+            ("--open-loop", chosen.open_loop, 0),
+            ("--think", chosen.think, 0),
+            ("--seconds", chosen.seconds, 1e-9),
+            ("--scale", chosen.scale or 1, 1e-9),
+        ):
+            if not least <= value < math.inf:
+                raise ValueError(f"{option} {value:g}: must be a number, {'0 or more' if not least else 'more than 0'}")
+        if chosen.open_loop and SCENARIOS["dialogue"].name in self.names:
+            raise ValueError(
+                "--scenario dialogue needs users (-u): an open loop does not wait for the answers that its turns need"
+            )
+
+    def start(self) -> None:
+        """Another run begins: with new prompts, and what the web form says."""
+        self.nonce = secrets.token_hex(8)
+        self.figures.begin(time.perf_counter(), limits_of(self.chosen.slo))
+        if not self.is_closed_loop:
+            self.figures.sent_for_s = self.trace[-1].at_s if self.trace else self.chosen.seconds
 
     def learn(self) -> None:
         """The model's name and context, asked of the server; scenarios are made to fit, and that is said."""
@@ -103,6 +126,11 @@ class Run:
         self.tell(question.scenario, answer)
         return answer
 
+    def unfinished(self, question: Question, began_at: float) -> None:
+        """A request whose answer nobody waits for any longer."""
+        why = f"unfinished after {self.environment.stop_timeout or PATIENCE_S:g} s"
+        self.figures.add(question.scenario, Answer(began_at, began_at, time.perf_counter(), reason=why))
+
     def tell(self, name: str, answer: Answer) -> None:
         fire = self.environment.events.request.fire
         rows: list[tuple[str, float, int, Exception | None]] = []
@@ -137,38 +165,42 @@ run: Run  # made when Locust has read its options
 class ClosedLoopUser(User):
     """Asks, reads the answer, asks again."""
 
-    wait_time = constant(0)
-
     def on_start(self) -> None:
-        number = f"{run.chosen.seed} {next(run.numbers)}"
-        self._connection = run.connection()
+        worker = getattr(self.environment.runner, "worker_index", 0)
+        number = f"{run.chosen.seed} {worker} {next(run.numbers)}"
+        self._connection, self._pause_s = run.connection(), 0.0
         self._names = (
             mixed(run.names, number) if run.chosen.scenario == "mixed" else itertools.repeat(run.chosen.scenario)
         )
-        self._questions = {name: questions(run.scenarios[name], number) for name in run.names}
-        if run.chosen.think:
-            self._pause = random.Random(number)
+        self._questions = {name: questions(run.scenarios[name], number, run.nonce) for name in run.names}
+        self._dice = random.Random(number)
+
+    def wait_time(self) -> float:
+        """Seconds until the next question: as clients do, they wait as told, or a moment."""
+        think = run.chosen.think
+        return self._pause_s + (self._dice.expovariate(1 / think) if think else 0.0)
 
     def on_stop(self) -> None:
         self._connection.close()
 
     @task
     def ask(self) -> None:
-        question = next(self._questions[next(self._names)])
-        answer = run.ask(self._connection, question)
+        question, began_at = next(self._questions[next(self._names)]), time.perf_counter()
+        try:
+            answer = run.ask(self._connection, question)
+        except gevent.GreenletExit:  # the run's patience is over
+            run.unfinished(question, began_at)
+            raise
         if answer.is_served:
             answered(question, answer.text)
-        if answer.is_refused or not answer.status:  # as clients do: they wait as told, or a moment
-            gevent.sleep(min(answer.retry_after_s or 1.0, 120.0))
-        if run.chosen.think:
-            gevent.sleep(self._pause.expovariate(1 / run.chosen.think))
+        is_turned_away = answer.is_refused or not answer.status
+        self._pause_s = min(answer.retry_after_s or 1.0, MOST_PAUSE_S) if is_turned_away else 0.0
 
 
 class OpenLoopUser(User):
     """All requests of the run, each when it is due, whether or not the earlier ones have been answered."""
 
     fixed_count = 1
-    wait_time = constant(0)
 
     @task
     def arrivals(self) -> None:
@@ -184,29 +216,30 @@ class OpenLoopUser(User):
 
     def _due(self) -> Any:
         if run.trace:
-            return ((one.at_s, one.question()) for one in run.trace)
-        return poisson(run.chosen.open_loop, run.chosen.seconds, run.names, run.scenarios, str(run.chosen.seed))
+            return ((one.at_s, one.question(run.nonce)) for one in run.trace)
+        chosen = run.chosen
+        return poisson(chosen.open_loop, chosen.seconds, run.names, run.scenarios, str(chosen.seed), run.nonce)
 
     @staticmethod
     def _one(question: Question, due_at: float) -> None:
-        connection, is_told = run.connection(), False
+        connection = run.connection()
         try:
             run.ask(connection, question, due_at)
-            is_told = True
+        except gevent.GreenletExit:  # the run's patience is over
+            run.unfinished(question, due_at)
         finally:
             connection.close()
-            if not is_told:  # the run's patience is over
-                why = f"unfinished after {PATIENCE_S:g} s"
-                run.figures.add(question.scenario, Answer(due_at, due_at, time.perf_counter(), reason=why))
 
 
-def poisson(rate: float, seconds: float, names: tuple[str, ...], scenarios: dict[str, Scenario], seed: str) -> Any:
+def poisson(
+    rate: float, seconds: float, names: tuple[str, ...], scenarios: dict[str, Scenario], seed: str, nonce: str
+) -> Any:
     """Arrivals at ``rate`` a second in the mean: (seconds from the start, question)."""
     clock, picks = (
         random.Random(f"arrivals {seed}"),
         mixed(names, seed) if len(names) > 1 else itertools.repeat(names[0]),
     )
-    asked = {name: questions(scenarios[name], f"{seed} open") for name in names}
+    asked = {name: questions(scenarios[name], f"{seed} open", nonce) for name in names}
     at_s = 0.0
     while True:
         at_s += clock.expovariate(rate)
@@ -235,6 +268,7 @@ def add_options(parser: Any) -> None:
     add(
         "--load-shape",
         default="",
+        include_in_web_ui=False,
         metavar="NAME[:FIGURES]",
         help=f"{', '.join(SHAPES)}; ramp is 50 to 200 users in 2 minutes",
     )
@@ -242,10 +276,17 @@ def add_options(parser: Any) -> None:
         "--open-loop",
         type=float,
         default=0.0,
+        include_in_web_ui=False,
         metavar="RATE",
         help="So many requests a second (Poisson) instead of users",
     )
-    add("--trace", default="", metavar="FILE", help="Requests with their times, as JSON lines: see loadtests/trace.py")
+    add(
+        "--trace",
+        default="",
+        include_in_web_ui=False,
+        metavar="FILE",
+        help="Requests with their times, as JSON lines: see loadtests/trace.py",
+    )
     add(
         "--slo",
         default="",
@@ -266,7 +307,7 @@ def add_options(parser: Any) -> None:
         help="Answers of full length (default: yes)",
     )
     add("--any-event", action="store_true", help="Events without text count as pieces: for random weights")
-    add("--summary", default="", metavar="FILE", help="Keep the figures as JSON")
+    add("--summary", default="", include_in_web_ui=False, metavar="FILE", help="Keep the figures as JSON")
 
 
 @events.init.add_listener
@@ -283,15 +324,24 @@ def begin(environment: Environment, **_: Any) -> None:
     if not run.is_closed_loop and isinstance(environment.runner, MasterRunner | WorkerRunner):
         raise SystemExit("--open-loop and --trace send from one process: leave out --processes, --master and --worker")
     environment.user_classes = [ClosedLoopUser if run.is_closed_loop else OpenLoopUser]
+    if run.is_closed_loop and not environment.stop_timeout:
+        environment.stop_timeout = PATIENCE_S
 
 
 @events.test_start.add_listener
 def start(environment: Environment, **_: Any) -> None:
     if not isinstance(environment.runner, MasterRunner):
         run.learn()
-    run.figures.begin(time.perf_counter())
-    if not run.is_closed_loop:
-        run.figures.sent_for_s = run.trace[-1].at_s if run.trace else run.chosen.seconds
+    try:
+        run.start()
+    except ValueError as error:  # from the web form
+        raise SystemExit(str(error)) from None
+
+
+@events.test_stopping.add_listener
+def stopping(environment: Environment, **_: Any) -> None:
+    if run.is_closed_loop and environment.runner is not None and environment.runner.user_count:
+        say(f"waiting for the answers that are open, at most {environment.stop_timeout:g} s (--stop-timeout)")
 
 
 @events.report_to_master.add_listener
@@ -308,7 +358,6 @@ def from_worker(client_id: str, data: dict[str, Any]) -> None:
 def finish(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, WorkerRunner):
         return
-    run.figures.end(time.perf_counter())
     sys.stdout.write(run.figures.table())
     sys.stdout.flush()
     if run.chosen.summary:

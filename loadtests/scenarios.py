@@ -1,7 +1,8 @@
 """What users of each kind ask: seeded, so that two runs ask the same. Pure but for the pictures, which are drawn.
 
 Lengths are in tokens. A prompt is made of common English words, nearly each of which is one token of every usual vocabulary;
-what it came to, the engine's usage says. No two prompts begin alike, so that no prefix cache helps, but for dialogues.
+what it came to, the engine's usage says. No two prompts begin alike and no two pictures are the same, so that no cache helps
+but in dialogues; a ``nonce`` makes another load of the same lengths, so that none helps the second time either.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from PIL import Image, ImageDraw
 from loadtests.workloads import WORDS
 
 TURNS = 6  # of a dialogue, before the next one begins
-KEPT_PICTURES = 16  # of each size: drawn once, then used again
+KEPT_PICTURES = 4  # of each size: drawn once; each request has one of them in colours of its own
 SIGMAS = 3.0  # beyond which no length is drawn: one in 700
 
 
@@ -112,9 +113,12 @@ class Question:
         return json.dumps(value).encode()
 
 
-def questions(scenario: Scenario, seed: str) -> Iterator[Question]:
-    """A user's requests without end. The same seed gives the same; a dialogue's answers are put in with ``answered``."""
-    rng = random.Random(f"{scenario.name} {seed}")
+def questions(scenario: Scenario, seed: str, nonce: str = "") -> Iterator[Question]:
+    """A user's requests without end. The same seed gives the same lengths, and with the same nonce the same prompts.
+
+    A dialogue's answers are put in with ``answered``.
+    """
+    rng, own = random.Random(f"{scenario.name} {seed}"), random.Random(f"{scenario.name} {seed} {nonce}")
     messages: list[dict[str, Any]] = []
     turn = 0
     while True:
@@ -122,10 +126,10 @@ def questions(scenario: Scenario, seed: str) -> Iterator[Question]:
             messages, turn = [], 0
         turn += 1
         tokens = scenario.prompt.draw(rng)
-        text = " ".join([f"{rng.randrange(10**6)}:", *rng.choices(WORDS, k=max(1, tokens - 3))])
+        text = " ".join([f"{own.randrange(10**6)}:", *rng.choices(WORDS, k=max(1, tokens - 3))])
         content: Any = text
         if scenario.pictures:
-            url = picture(rng.choice(scenario.pictures), rng.randrange(KEPT_PICTURES))
+            url = picture(rng.choice(scenario.pictures), rng.randrange(KEPT_PICTURES), own.randbytes(COEFFICIENTS))
             content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
         messages.append({"role": "user", "content": content})
         yield Question(scenario.name, tokens, scenario.output.draw(rng), messages)
@@ -135,7 +139,7 @@ def draw(scenario: Scenario) -> None:
     """Makes its pictures, before they are needed: each takes some tens of milliseconds."""
     for size in scenario.pictures:
         for seed in range(KEPT_PICTURES):
-            picture(size, seed)
+            drawn(size, seed)
 
 
 def answered(question: Question, text: str) -> None:
@@ -152,9 +156,23 @@ def mixed(names: Sequence[str], seed: str) -> Iterator[str]:
         yield rng.choices(names, weights)[0]
 
 
+COEFFICIENTS = 15  # of the brightness' quantization table, those after the first
+_TABLE_AT = 25  # where it begins in what Pillow writes: after SOI, APP0 and DQT's own head
+_HEAD = 48  # bytes, a multiple of 3, so that the base64 of the rest stays the same
+
+
+def picture(size: tuple[int, int], seed: int, letters: bytes) -> str:
+    """A JPEG as a data URL, in shades that ``letters`` (COEFFICIENTS bytes) choose: nothing is encoded anew for it."""
+    head, rest = drawn(size, seed)
+    mine = bytearray(head)
+    for at, letter in enumerate(letters, _TABLE_AT + 1):
+        mine[at] += letter & 3
+    return "data:image/jpeg;base64," + base64.b64encode(mine).decode() + rest
+
+
 @cache
-def picture(size: tuple[int, int], seed: int) -> str:
-    """A JPEG as a data URL: soft colours and lines, some hundred kilobytes for 1080p, as a camera makes them."""
+def drawn(size: tuple[int, int], seed: int) -> tuple[bytes, str]:
+    """A JPEG's first _HEAD bytes and the base64 of the rest: soft colours and lines, as a camera makes them."""
     rng = random.Random(f"picture {size} {seed}")
     small = Image.frombytes("RGB", (24, 16), rng.randbytes(24 * 16 * 3)).resize(size, Image.Resampling.BICUBIC)
     grain = Image.effect_noise((size[0] // 2, size[1] // 2), 60).resize(size).convert("RGB")
@@ -165,4 +183,6 @@ def picture(size: tuple[int, int], seed: int) -> str:
         draw.line(ends, fill=tuple(rng.randbytes(3)), width=rng.randrange(1, 9))
     file = io.BytesIO()
     made.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    data = file.getvalue()
+    assert data[_TABLE_AT - 5 : _TABLE_AT] == b"\xff\xdb\x00\x43\x00", "Pillow writes its tables elsewhere"
+    return data[:_HEAD], base64.b64encode(data[_HEAD:]).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ class Ramp:
     def at(self, seconds: float) -> Tick | None:
         if seconds >= self.rise_s + self.hold_s:
             return None
-        share = min(1.0, seconds / self.rise_s)
+        share = min(1.0, seconds / self.rise_s) if self.rise_s else 1.0
         users = round(self.first + (self.last - self.first) * share)
         return users, max(1.0, float(self.first))
 
@@ -34,7 +35,7 @@ class Steps:
     seconds: float = 30.0
 
     def at(self, seconds: float) -> Tick | None:
-        step = int(seconds // self.seconds)
+        step = int(seconds // self.seconds) if self.seconds else self.count
         return None if step >= self.count else (self.users * (step + 1), float(self.users))
 
 
@@ -73,10 +74,13 @@ def parse_shape(text: str) -> Shape:
     if len(values) > len(kinds):
         raise ValueError(f"--load-shape: {name} takes at most {len(kinds)} figures, not {len(values)}")
     try:
-        return SHAPES[name](*(kind(value) for kind, value in zip(kinds, values, strict=False)))
+        numbers = [kind(value) for kind, value in zip(kinds, values, strict=False)]
+        if not all(0 <= number < math.inf for number in numbers):
+            raise ValueError
+        return SHAPES[name](*numbers)
     except ValueError:
         raise ValueError(
-            f"--load-shape: {text!r}: the figures of {name} are numbers, such as {name}:{_example(name)}"
+            f"--load-shape: {text!r}: the figures of {name} are numbers, 0 or more, such as {name}:{_example(name)}"
         ) from None
 
 

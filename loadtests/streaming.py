@@ -7,6 +7,7 @@ a time); tests/loadtests/test_streaming.py keeps the comparison.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -161,10 +162,11 @@ class Connection:
         except (ValueError, KeyError, TypeError, AttributeError):
             answer.reason = "refused"
         answer.reason = f"{answer.status} {answer.reason}"
-        if exact := response.headers.get("retry-after-ms"):
-            answer.retry_after_s = float(exact) / 1000
-        elif whole := response.headers.get("retry-after"):
-            answer.retry_after_s = float(whole)
+        with contextlib.suppress(ValueError):  # it may be a date: then the user waits as without it
+            if exact := response.headers.get("retry-after-ms"):
+                answer.retry_after_s = float(exact) / 1000
+            elif whole := response.headers.get("retry-after"):
+                answer.retry_after_s = float(whole)
 
     def close(self) -> None:
         """Closes it; the next request opens another."""
@@ -175,19 +177,18 @@ class Connection:
 
 def _read_end(data: bytes, answer: Answer) -> None:
     """The last events: the usage, or an error within the stream."""
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         value = json.loads(data)
-    except ValueError:
-        return
-    if value.get("error"):
-        answer.reason = f"error in the stream: {str(value['error'].get('message'))[:100]}"
-    if usage := value.get("usage"):
-        answer.prompt_tokens, answer.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+        if error := value.get("error"):
+            message = error.get("message") if isinstance(error, dict) else error
+            answer.reason = f"error in the stream: {str(message)[:100]}"
+        if usage := value.get("usage"):
+            answer.prompt_tokens, answer.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
 
 
 def _text_of(data: bytes) -> str:
     try:
         choice = json.loads(data)["choices"][0]
-    except (ValueError, KeyError, IndexError):
+        return (choice.get("delta") or {}).get("content") or choice.get("text") or ""
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return ""
-    return (choice.get("delta") or {}).get("content") or choice.get("text") or ""

@@ -31,11 +31,12 @@ class Traced:
     name: str
     messages: list[dict[str, Any]] | None
 
-    def question(self) -> Question:
+    def question(self, nonce: str = "") -> Question:
+        """What is asked; another nonce makes up another prompt."""
         if self.messages is not None:
             return Question(self.name, self.prompt_tokens, self.output_tokens, self.messages)
         made_up = Scenario(self.name, Lengths(self.prompt_tokens), Lengths(self.output_tokens))
-        return next(questions(made_up, f"trace {self.number}"))
+        return next(questions(made_up, f"trace {self.number}", nonce))
 
 
 def read_trace(path: Path) -> list[Traced]:

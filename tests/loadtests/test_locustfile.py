@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
+import itertools
 import json
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from loadtests.figures import Figures, limits_of
 from loadtests.scenarios import SCENARIOS, answered, questions
 from loadtests.shapes import Ramp, Spike, Steps, parse_shape
-from loadtests.streaming import Answer, Connection
+from loadtests.streaming import Answer, Connection, _read_end, _text_of
 from loadtests.trace import read_trace
 from tests.fakes.process import FakeEngine
 
@@ -57,6 +62,31 @@ def test_closed_loop_measures_the_true_pace(engine: FakeEngine, tmp_path: Path) 
     assert found["scenarios"]["all"]["sent"] == one["sent"]
 
 
+def test_the_answers_that_are_open_at_the_end_count(engine: FakeEngine, tmp_path: Path) -> None:
+    """Three seconds an answer, five of asking: each user is answered twice, and in six seconds."""
+    engine.call_now("/_fake/set", {"first_token_s": 3.0, "inter_token_s": 0.0})
+    found = figures(tmp_path, engine.url, "-u", "2", "-r", "2", "-t", "5s", "--scenario", "fixed", "--scale", "0.1")
+    one = found["scenarios"]["all"]
+    assert (one["served"], one["sent"]) == (4, 4)
+    assert one["served_per_s"] == pytest.approx(4 / 6, rel=0.15)
+
+
+def test_an_answer_without_end_is_said_to_be_unfinished(engine: FakeEngine, tmp_path: Path) -> None:
+    engine.call_now("/_fake/set", {"hold_after": 0})
+    told = ("-u", "2", "-r", "2", "-t", "2s", "--stop-timeout", "1", "--scenario", "fixed")
+    one = figures(tmp_path, engine.url, *told)["scenarios"]["all"]
+    assert (one["sent"], one["failed"]) == (2, 2)
+    assert one["not_served"] == {"unfinished after 1 s": 2}
+
+
+def test_workers_ask_for_themselves(engine: FakeEngine, tmp_path: Path) -> None:
+    """Each process has its own prompts, and what it was answered last reaches the table."""
+    told = ("--processes", "2", "-u", "2", "-r", "2", "-t", "4s", "--scenario", "fixed", "--scale", "0.1")
+    one = figures(tmp_path, paced(engine).url, *told)["scenarios"]["all"]
+    asked = [request["sha256"] for request in engine.call_now("/_fake/seen")["requests"] if request["body"]]
+    assert len(set(asked)) == len(asked) == one["served"] == one["sent"] > 4
+
+
 def test_open_loop_measures_from_the_due_time(engine: FakeEngine, tmp_path: Path) -> None:
     told = ("--open-loop", "10", "--seconds", "3", "--scenario", "fixed", "--scale", "0.1", "--slo", "ttft=0.21")
     found = figures(tmp_path, paced(engine).url, *told)
@@ -65,7 +95,7 @@ def test_open_loop_measures_from_the_due_time(engine: FakeEngine, tmp_path: Path
     assert one["offered_per_s"] == pytest.approx(one["sent"] / 3)
     assert 15 <= one["sent"] <= 50
     assert one["ttft"]["p50"] == pytest.approx(FIRST_S, abs=OFF_S)
-    assert 0 < one["goodput_per_s"] <= one["served_per_s"]
+    assert 0 < one["goodput_per_s"] <= one["offered_per_s"]
 
 
 def stands_still_at_first(engine: FakeEngine, requests: int) -> threading.Thread:
@@ -116,6 +146,9 @@ def test_refusals_are_no_failures(engine: FakeEngine, tmp_path: Path) -> None:
         (("--load-shape", "hill"), "--load-shape: 'hill' is no shape (there are: ramp, steps, spike)"),
         (("--slo", "ttfb=1"), "--slo: 'ttfb=1' is none of ttft=SECONDS"),
         (("--open-loop", "1", "-t", "5s"), "-t cuts answers off"),
+        (("--open-loop", "-1"), "--open-loop -1: must be a number, 0 or more"),
+        (("--open-loop", "1", "--seconds", "0"), "--seconds 0: must be a number, more than 0"),
+        (("--open-loop", "1", "--scenario", "dialogue"), "--scenario dialogue needs users (-u)"),
         (("--trace", "nowhere.jsonl"), "--trace: nowhere.jsonl cannot be read"),
     ],
 )
@@ -150,6 +183,54 @@ def test_the_same_seed_asks_the_same() -> None:
     )
 
 
+def test_another_run_asks_anew_at_the_same_lengths() -> None:
+    one, other = (questions(SCENARIOS["sharegpt"], "7", nonce) for nonce in ("a", "b"))
+    for first, second in itertools.islice(zip(one, other, strict=True), 50):
+        texts = [question.messages[-1]["content"] for question in (first, second)]
+        assert texts[0].split()[0] != texts[1].split()[0]
+        assert (len(texts[0].split()), first.output_tokens) == (len(texts[1].split()), second.output_tokens)
+
+
+def test_no_two_pictures_are_the_same() -> None:
+    asked = questions(SCENARIOS["pictures"], "7", "a")
+    urls = [next(asked).messages[-1]["content"][0]["image_url"]["url"] for _ in range(30)]
+    pixels = {Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).tobytes() for url in urls}
+    assert len(pixels) == 30
+
+
+def answer_of(sent_at: float, ended_at: float, *token_at: float) -> Answer:
+    return Answer(sent_at, sent_at, ended_at, list(token_at), status=200, output_tokens=10)
+
+
+def test_a_backlog_that_is_worked_off_later_raises_no_rate() -> None:
+    """A hundred requests in ten seconds, an answer a second."""
+    for limits, good_per_s in (({}, 100 / 101), ({"e2e": 2.0}, 0.1)):
+        found = Figures(limits)
+        found.begin(0.0)
+        found.sent_for_s = 10.0
+        for number in range(100):
+            found.add("chat", answer_of(number / 10, number + 2.0, number + 1.0))
+        one = found.data()["scenarios"]["all"]
+        assert one["offered_per_s"] == 10
+        assert one["served_per_s"] == pytest.approx(100 / 101)
+        assert one["output_tokens_per_s"] == pytest.approx(1000 / 101)
+        assert one["goodput_per_s"] == pytest.approx(good_per_s, rel=0.01)
+
+
+def test_an_answer_without_text_is_as_late_as_its_end() -> None:
+    found = Figures({"ttft": 0.1})
+    found.add("chat", answer_of(0.0, 50.0))
+    assert found.data()["scenarios"]["all"]["goodput_per_s"] == 0
+
+
+def test_the_longest_gap_shows_a_stall_that_the_mean_hides() -> None:
+    found = Figures({})
+    found.add("chat", answer_of(0.0, 5.0, *(at / 100 for at in range(100)), 4.0))
+    one = found.data()["scenarios"]["all"]
+    assert one["itl"]["p50"] == pytest.approx(0.04)
+    assert one["longest_gap"]["p50"] == pytest.approx(3.01)
+
+
 def test_lengths_are_what_they_are_said_to_be() -> None:
     import random
 
@@ -171,8 +252,10 @@ def test_shapes() -> None:
     assert parse_shape("ramp:1,5,2.5,1") == Ramp(1, 5, 2.5, 1.0)
     with pytest.raises(ValueError, match="ramp takes at most 4 figures, not 5"):
         parse_shape("ramp:1,2,3,4,5")
-    with pytest.raises(ValueError, match="the figures of steps are numbers, such as steps:10,5,30"):
-        parse_shape("steps:many")
+    assert Ramp(1, 5, 0.0, 1.0).at(0) == (5, 1.0)
+    for figures in ("many", "-1", "10,5,inf"):
+        with pytest.raises(ValueError, match="the figures of steps are numbers, 0 or more, such as steps:10,5,30"):
+            parse_shape(f"steps:{figures}")
 
 
 @pytest.mark.parametrize(
@@ -204,15 +287,27 @@ def test_figures() -> None:
     broken = Answer(0.0, 0.0, 0.3, status=200, reason="broken off")
     for answer in (good, slow, refused, broken):
         found.add("chat", answer)
-    found.end(2.0)
     one = found.data()["scenarios"]["chat"]
     assert (one["sent"], one["served"], one["refused"], one["failed"]) == (4, 2, 1, 1)
-    assert (one["served_per_s"], one["goodput_per_s"], one["output_tokens_per_s"]) == (1.0, 0.5, 2.0)
+    assert (one["served_per_s"], one["goodput_per_s"], one["output_tokens_per_s"]) == (2.0, 1.0, 4.0)
     assert one["not_served"] == {"429 queue_full": 1, "broken off": 1}
     assert "not served: 1 × 429 queue_full" in found.table()
 
 
 class TestStreaming:
+    @pytest.mark.parametrize("event", ['{"error": "out of memory"}', "[]", '{"usage": 5}', '{"choices": [7]}'])
+    def test_odd_events_raise_nothing(self, event: str) -> None:
+        answer = Answer(0.0)
+        _read_end(event.encode(), answer)
+        assert answer.reason == ("error in the stream: out of memory" if "error" in event else "")
+        assert _text_of(event.encode()) == ""
+
+    def test_a_date_to_come_back_at_is_no_number(self) -> None:
+        answer = Answer(0.0, status=503)
+        response = SimpleNamespace(read=lambda: b"busy", headers={"retry-after": "Thu, 26 Nov 2026 12:00:00 GMT"})
+        Connection("http://127.0.0.1:9")._read_refusal(response, answer)  # type: ignore[arg-type]
+        assert (answer.reason, answer.retry_after_s) == ("503 refused", None)
+
     def test_pieces_have_the_time_at_which_they_came(self, engine: FakeEngine) -> None:
         body = next(questions(SCENARIOS["fixed"], "1"))
         body.output_tokens = 10
