@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -24,7 +25,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -32,9 +34,9 @@ from urllib.request import Request, urlopen
 
 from launcher.probe.gpus import gpu_use
 from loadtests import crosscheck
-from loadtests.deployment import ROOT, Deployment
+from loadtests.deployment import ROOT, Deployment, make_room_for_report, stoppable
 from loadtests.figures import limits_of
-from loadtests.report import compared, html, text_table
+from loadtests.report import LEAST_ROUNDS, compared, html, text_table
 from loadtests.scenarios import SCENARIOS
 
 FACTORS = (0.5, 0.8, 1.0, 1.3, 1.7)
@@ -52,10 +54,16 @@ ENGINE_SERIES = {
     "vllm:num_requests_waiting": "queued",
     "vllm:kv_cache_usage_perc": "kv cache",
 }
+MEANS = {"kv cache"}  # a share of each engine's own: of several, their mean
+INTERRUPTED = 130  # the exit status, as of a shell
 
 
 class Failed(Exception):
     """The bench cannot go on; the message is a sentence."""
+
+
+class Late(Failed):
+    """The load generator could not keep up, so that this round does not count."""
 
 
 class Watch:
@@ -103,18 +111,18 @@ def page(url: str, key: str) -> str:
         with urlopen(Request(url, headers=headers), timeout=EVERY_S) as answer:
             text: str = answer.read().decode("utf-8", "replace")
             return text
-    except (URLError, OSError, ValueError):
+    except (URLError, OSError, ValueError, HTTPException):
         return ""
 
 
 def sums(text: str, series: dict[str, str]) -> dict[str, float]:
-    """Each series added up over its labels, under the name that is shown."""
-    found: dict[str, float] = {}
+    """Each series added up over its labels (a share: their mean), under the name that is shown."""
+    found: dict[str, list[float]] = {}
     for line in text.splitlines():
-        match = re.match(r"([a-zA-Z_:]+)(?:\{[^}]*\})? (\S+)$", line)
+        match = re.match(r"([a-zA-Z_:]+)(?:\{[^}]*\})? (-?[\d.]+(?:e[-+]?\d+)?)$", line)
         if match and (name := series.get(match[1])) is not None:
-            found[name] = found.get(name, 0.0) + float(match[2])
-    return found
+            found.setdefault(name, []).append(float(match[2]))
+    return {name: sum(values) / (len(values) if name in MEANS else 1) for name, values in found.items()}
 
 
 class Bench:
@@ -122,10 +130,12 @@ class Bench:
 
     def __init__(self, chosen: argparse.Namespace, url: str, engine: str, key: str) -> None:
         self.chosen, self.url, self.engine, self.key = chosen, url, engine, key
+        self.notes: list[str] = []
+        self.ended: Failed | KeyboardInterrupt | None = None  # what ended it early, after something was measured
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
 
     def load(self, *options: str) -> dict[str, Any]:
-        """One run of the Locust file. Raises Failed."""
+        """One run of the Locust file. Raises Failed, and Late where the run does not count."""
         out = Path(self._folder.name, "summary.json")
         out.unlink(missing_ok=True)
         chosen = self.chosen
@@ -140,8 +150,8 @@ class Bench:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         if not out.exists():
             raise Failed(f"the load test did not run: {last_line(done.stderr)}")
-        if "does not count" in done.stderr:
-            raise Failed(last_line(done.stderr))
+        if late := [line for line in done.stderr.splitlines() if "does not count" in line]:
+            raise Late(late[-1])
         found: dict[str, Any] = json.loads(out.read_text())
         return found
 
@@ -163,29 +173,58 @@ class Bench:
             rates = [round(factor * capacity, 3) for factor in FACTORS]
             progress.say(f"capacity {capacity:.3g} requests/s: offering {', '.join(f'{rate:g}' for rate in rates)}")
         else:
-            self.load("--open-loop", str(rates[0]), "--seconds", f"{WARM_UP_S:g}", "--seed", "0")
+            with suppress(Late):
+                self.load("--open-loop", str(rates[0]), "--seconds", f"{WARM_UP_S:g}", "--seed", "0")
         found: list[dict[str, Any]] = [{"rate": rate, "rounds": []} for rate in rates]
         progress.begin(len(rates) * chosen.rounds)
         with Watch(self.url, self.engine, self.key) as watch:
-            for number in range(chosen.rounds):
-                for one in found if number % 2 == 0 else reversed(found):  # so that no rate always comes first
-                    told = (
-                        "--open-loop",
-                        str(one["rate"]),
-                        "--seconds",
-                        f"{chosen.seconds:g}",
-                        "--seed",
-                        str(chosen.seed + number),
-                    )
-                    progress.at(f"{one['rate']:g}/s, round {number + 1}")
-                    one["rounds"].append(self.load(*told))
-                    progress.step()
+            try:
+                self._rounds(found, progress)
+            except (Failed, KeyboardInterrupt) as error:
+                self.ended = error
+                self.notes.append(f"It ended before its last round: {str(error) or 'it was interrupted'}")
+        measured = [one for one in found if one["rounds"]]
+        if not measured:
+            raise self.ended or Failed(f"no round counts, so there is nothing to report. {self.notes[-1]}")
         return {
             "version": 1, "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "target": chosen.target,
-            "model": found[0]["rounds"][0]["model"], "scenario": chosen.scenario, "slo": limits_of(chosen.slo),
-            "seconds": chosen.seconds, "rounds": chosen.rounds, "command": shlex.join(["launcher", "bench", *chosen.argv]),
-            "rates": found, "timeline": watch.samples,
+            "model": measured[0]["rounds"][0]["model"], "scenario": chosen.scenario, "slo": limits_of(chosen.slo),
+            "seconds": chosen.seconds, "rounds": chosen.rounds, "scale": chosen.scale, "seed": chosen.seed, "mode": chosen.mode,
+            "any_event": chosen.any_event, "command": shlex.join(["launcher", "bench", *without_key(chosen.argv)]),
+            "notes": self.notes, "rates": measured, "timeline": watch.samples,
         }  # fmt: skip
+
+    def _rounds(self, found: list[dict[str, Any]], progress: Progress) -> None:
+        """Puts each round where it belongs. Raises Failed."""
+        chosen = self.chosen
+        for number in range(chosen.rounds):
+            for one in found if number % 2 == 0 else reversed(found):  # so that no rate always comes first
+                seconds, seed = f"{chosen.seconds:g}", str(chosen.seed + number)
+                name = f"{one['rate']:g}/s, round {number + 1}"
+                progress.at(name)
+                try:
+                    one["rounds"].append(
+                        self.load("--open-loop", str(one["rate"]), "--seconds", seconds, "--seed", seed)
+                    )
+                except Late as error:
+                    self.notes.append(f"{name} is left out. {error}")
+                    progress.say(self.notes[-1])
+                progress.step()
+
+
+def without_key(argv: Sequence[str]) -> list[str]:
+    """The command without the API key's value: ``--key KEY``, ``--key=KEY``, and shorter, as argparse takes it."""
+    told, is_next = [], False
+    for part in argv:
+        name, is_there, _ = part.partition("=")
+        is_key = len(name) > 2 and "--key".startswith(name)
+        if is_next:
+            told.append("…")
+            is_next = False
+        else:
+            told.append(f"{name}=…" if is_key and is_there else part)
+            is_next = is_key and not is_there
+    return told
 
 
 def last_line(text: str) -> str:
@@ -208,9 +247,9 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._bar = Bar(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console,
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console,
             disable=not self._console.is_terminal,
         )  # fmt: skip
         self._task: Any = None
@@ -260,7 +299,12 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
         help="requests/s to offer (default: multiples of the capacity)",
     )
     add("--seconds", type=float, default=30.0, help="how long at each rate (default: 30)")
-    add("--rounds", type=int, default=1, help="how often each rate is measured (default: 1; 3 show the spread)")
+    add(
+        "--rounds",
+        type=int,
+        default=1,
+        help=f"how often each rate is measured (default: 1; 3 show the spread, {LEAST_ROUNDS} let --compare tell)",
+    )
     add("--users", type=int, default=16, help="for measuring the capacity (default: 16)")
     add("--slo", default="", metavar="ttft=1,itl=0.06", help="what counts as good, in seconds")
     add("--mode", default="", help="X-Mode of every request")
@@ -282,11 +326,23 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("give a URL or a profile, or --compare BEFORE.json AFTER.json")
     try:
         limits_of(chosen.slo)
+        check_open_loop(chosen.scenario)
+        if not chosen.compare:
+            make_room_for_report(chosen.out)
     except ValueError as error:
         parser.error(str(error))
-    if chosen.rounds < 1 or chosen.seconds <= 0:
-        parser.error("--rounds and --seconds must be more than 0")
+    if chosen.rounds < 1 or chosen.users < 1 or not 0 < chosen.seconds < math.inf:
+        parser.error("--rounds, --users and --seconds must be more than 0")
     return chosen
+
+
+def check_open_loop(scenario: str) -> None:
+    """Raises ValueError with a sentence for a scenario whose requests need the answers before them."""
+    if scenario == "dialogue":
+        raise ValueError(
+            "--scenario dialogue: a turn needs the answer before it, but requests come when they are due here; "
+            "take `launcher bench sweep`, or `locust -f loadtests/locustfile.py -u USERS --scenario dialogue`"
+        )
 
 
 def rates_of(text: str) -> list[float]:
@@ -294,22 +350,47 @@ def rates_of(text: str) -> list[float]:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of rates such as 1,2,4") from None
-    if any(rate <= 0 for rate in found):
-        raise argparse.ArgumentTypeError("rates are more than 0")
+    if not all(0 < rate < math.inf for rate in found):
+        raise argparse.ArgumentTypeError(f"{text!r}: rates are more than 0")
     return found
 
 
 def read_run(path: str) -> dict[str, Any]:
     try:
         found = json.loads(Path(path).read_text())
-        assert found["version"] == 1
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise Failed(f"{path} is no figures of `launcher bench`: {error or type(error).__name__}") from None
-    return dict(found)
+    except (OSError, ValueError) as error:
+        raise Failed(f"{path} is no figures of `launcher bench`: {error}") from None
+    for key, other in (("strategies", "strategies"), ("rows", "sweep")):
+        if isinstance(found, dict) and key in found:
+            raise Failed(
+                f"{path} has figures of `launcher bench {other}`: --compare takes two of `launcher bench` itself"
+            )
+    if (
+        not isinstance(found, dict)
+        or found.get("version") != 1
+        or not {"rates", "scenario", "slo", "seconds"} <= set(found)
+    ):
+        raise Failed(f"{path} is no figures of `launcher bench`: --compare takes the .json beside its report")
+    return found
+
+
+def keep(run: dict[str, Any], out: Path) -> None:
+    """The figures and the report."""
+    out.with_suffix(".json").write_text(json.dumps(run) + "\n")
+    out.write_text(html(run), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done. 1: a sentence says why not."""
+    """0: done. 1: a sentence says why not. 130: it was interrupted."""
+    with stoppable():
+        try:
+            return chosen_command(argv)
+        except KeyboardInterrupt:
+            sys.stderr.write("error: it was interrupted before anything was measured\n")
+            return INTERRUPTED
+
+
+def chosen_command(argv: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["cross-check"]:
         return crosscheck.main(argv[1:])
@@ -328,16 +409,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         progress = Progress()
         with progress.shown(), endpoint(chosen, progress) as (url, engine, key):
-            run = Bench(chosen, url, engine, key).run(progress)
+            bench = Bench(chosen, url, engine, key)
+            run = bench.run(progress)
+            keep(run, chosen.out)  # before a stop that may take long, or fail
     except (Failed, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    figures = chosen.out.with_suffix(".json")
-    figures.write_text(json.dumps(run) + "\n")
-    chosen.out.write_text(html(run), encoding="utf-8")
-    sys.stdout.write(text_table(run) + "\n")
-    sys.stderr.write(f"report: {chosen.out}, figures: {figures}\n")
-    return 0
+    sys.stdout.write("\n".join([text_table(run), *run["notes"]]) + "\n")
+    sys.stderr.write(f"report: {chosen.out}, figures: {chosen.out.with_suffix('.json')}\n")
+    if bench.ended is not None:
+        sys.stderr.write(f"error: {bench.notes[-1]}\n")
+    return {type(None): 0, KeyboardInterrupt: INTERRUPTED}.get(type(bench.ended), 1)
 
 
 if __name__ == "__main__":

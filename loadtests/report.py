@@ -47,6 +47,8 @@ MOVED = (
     ("itl.p50", "ITL p50 ms", 1000.0, False),
     ("e2e.p99", "E2E p99 ms", 1000.0, False),
 )
+LEAST_ROUNDS = 4  # on each side, for a verdict: by chance, 4 and 4 rounds lie apart once in 35 times, 2 and 2 once in 3
+SETTINGS = ("model", "machine", "scale", "seed", "mode", "any_event", "rounds")  # what may differ, but is said
 Rates = list[dict[str, Any]]
 
 
@@ -102,6 +104,7 @@ def html(run: dict[str, Any]) -> str:
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows(run))
     plots = "\n".join(f"<div>{one}</div>" for one in _plots(run))
     reasons = _reasons(run)
+    notes = "".join(f"<p>{escape(note)}</p>" for note in run.get("notes", ()))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
@@ -110,7 +113,7 @@ def html(run: dict[str, Any]) -> str:
 <h2>At each offered rate</h2>
 <p>Open loop: requests come when they are due, whether or not earlier ones have been answered, and are timed from then. Medians of the
 rounds; times in ms. Refused are answers 429 and 503, which are told in time; goodput counts whole answers within the limits.</p>
-<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{reasons}
+<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}{reasons}
 <h2>Plots</h2><div class="plots">
 {plots}
 </div></body></html>
@@ -196,17 +199,31 @@ def compared(before: dict[str, Any], after: dict[str, Any]) -> str:
     shared = [(rate, theirs[rate["rate"]]) for rate in after["rates"] if rate["rate"] in theirs]
     if not shared:
         raise ValueError("the runs have no rate in common: give the second one --rates of the first")
-    lines = []
-    is_single = min(before["rounds"], after["rounds"]) == 1
+    lines = [
+        f"The runs differ in {key.replace('_', ' ')}: {_set_to(before[key])} before, {_set_to(after[key])} after."
+        for key in SETTINGS
+        if key in before and key in after and before[key] != after[key]
+    ]
+    is_short = False
     for new, old in shared:
+        rounds = min(len(new["rounds"]), len(old["rounds"]))
+        is_short |= rounds < LEAST_ROUNDS
         lines.append(f"at {new['rate']:g}/s")
         for name, shown, times, is_more_better in MOVED:
             a, b = middle(old, name), middle(new, name)
             if a is not None and b is not None:
                 lines.append(
-                    f"  {shown:12} {_told(a, times)} → {_told(b, times)}  {_verdict(a, b, is_more_better, is_single)}"
+                    f"  {shown:12} {_told(a, times)} → {_told(b, times)}  {_verdict(a, b, is_more_better, rounds)}"
                 )
+    if is_short:
+        lines.append(
+            f"Fewer than {LEAST_ROUNDS} rounds lie apart by chance too often: measure both with --rounds {LEAST_ROUNDS}."
+        )
     return "\n".join(lines)
+
+
+def _set_to(value: object) -> str:
+    return "nothing" if value is None or value == "" else str(value)
 
 
 def _told(found: Sequence[float], times: float) -> str:
@@ -214,13 +231,13 @@ def _told(found: Sequence[float], times: float) -> str:
     return f"{mid:.4g}" if low == high else f"{mid:.4g} ({low:.4g} to {high:.4g})"
 
 
-def _verdict(before: Sequence[float], after: Sequence[float], is_more_better: bool, is_single: bool) -> str:
-    """Only where the rounds of the two do not overlap is it more than noise."""
+def _verdict(before: Sequence[float], after: Sequence[float], is_more_better: bool, rounds: int) -> str:
+    """Only where enough rounds of the two do not overlap is it more than noise."""
     if not before[0]:
         return ""
     change = f"{100 * (after[0] / before[0] - 1):+.1f} %"
-    if is_single:
-        return f"{change} (one round: its spread is not known)"
+    if rounds < LEAST_ROUNDS:
+        return f"{change}, too few rounds to tell"
     if before[1] <= after[2] and after[1] <= before[2]:
         return f"{change}, within the spread"
     return f"{change}, {'better' if (after[0] > before[0]) == is_more_better else 'worse'}"

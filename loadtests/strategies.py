@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from typing import Any
 
 from launcher.errors import LauncherError
 from launcher.profile.load import load_profile
-from loadtests.bench import Bench, Failed, Progress, machine
-from loadtests.deployment import Deployment
+from loadtests.bench import INTERRUPTED, Bench, Failed, Progress, check_open_loop, machine
+from loadtests.deployment import Deployment, make_room
 from loadtests.figures import limits_of
 from loadtests.report import value_of
 from loadtests.scenarios import SCENARIOS
@@ -103,13 +104,17 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
         chosen.names.insert(0, ALL.name)  # what the others are compared with
     try:
         limits_of(chosen.slo)
+        check_open_loop(chosen.scenario)
+        make_room(chosen.out)
     except ValueError as error:
         parser.error(str(error))
+    if chosen.rounds < 1 or not (0 < chosen.rate < math.inf and 0 < chosen.seconds < math.inf):
+        parser.error("--rate, --rounds and --seconds must be more than 0")
     return chosen
 
 
 def main(argv: Sequence[str]) -> int:
-    """0: done. 1: a sentence says why not."""
+    """0: done. 1: a sentence says why not. 130: it was interrupted, and what was measured is kept."""
     chosen = options(argv)
     try:
         load_profile(Path(chosen.target))
@@ -118,21 +123,32 @@ def main(argv: Sequence[str]) -> int:
         return 1
     found: dict[str, list[dict[str, Any] | str]] = {name: [] for name in chosen.names}
     progress = Progress()
+    ended = 0
     with progress.shown():
         progress.begin(chosen.rounds * len(chosen.names))
-        for number in range(chosen.rounds):
-            for name in chosen.names if number % 2 == 0 else reversed(chosen.names):
-                progress.at(f"{name}, round {number + 1}")
-                found[name].append(measured(chosen, STRATEGIES[name], number, progress))
-                progress.step()
+        try:
+            for number in range(chosen.rounds):
+                for name in chosen.names if number % 2 == 0 else reversed(chosen.names):
+                    progress.at(f"{name}, round {number + 1}")
+                    found[name].append(measured(chosen, STRATEGIES[name], number, progress))
+                    save(chosen, found)
+                    progress.step()
+        except KeyboardInterrupt:
+            if not any(found.values()):
+                raise
+            ended = INTERRUPTED
+            progress.say("It was interrupted: what follows is what was measured until then.")
+    sys.stdout.write(table(found) + "\n")
+    sys.stderr.write(f"figures: {chosen.out}\n")
+    return ended
+
+
+def save(chosen: argparse.Namespace, found: dict[str, list[dict[str, Any] | str]]) -> None:
     run = {
         "version": 1, "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "profile": chosen.target, "rate": chosen.rate,
         "scenario": chosen.scenario, "slo": limits_of(chosen.slo), "seconds": chosen.seconds, "rounds": chosen.rounds, "strategies": found,
     }  # fmt: skip
     chosen.out.write_text(json.dumps(run) + "\n")
-    sys.stdout.write(table(found) + "\n")
-    sys.stderr.write(f"figures: {chosen.out}\n")
-    return 0
 
 
 def measured(chosen: argparse.Namespace, strategy: Strategy, number: int, progress: Progress) -> dict[str, Any] | str:
@@ -184,6 +200,8 @@ def table(found: dict[str, list[dict[str, Any] | str]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, rounds in found.items():
         whole = [one for one in rounds if not isinstance(one, str)]
+        if not rounds:
+            continue
         if not whole:
             lines.append(
                 f"| {name} | {STRATEGIES[name].what} | {re.sub(r'[|]', '/', str(rounds[0]))} |" + " |" * (len(head) - 3)

@@ -3,14 +3,16 @@
     launcher bench sweep profiles/1x3090.yaml --vary engine.max_num_seqs=1,2,4,8 --scenario pictures --users 8
 
 What the plan says cannot fit is not started; a start or a run that fails is a row with its reason. Memory is the cards', or on
-the CPU the engine's own. Run again with the same --out, it goes on where it was.
+the CPU the engine's own. Run again with the same --out, it goes on where it was, and tries again what failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -23,8 +25,8 @@ from typing import Any
 from launcher.errors import LauncherError
 from launcher.probe.gpus import gpu_use
 from launcher.profile.load import load_profile
-from loadtests.bench import Bench, Failed, Progress, machine
-from loadtests.deployment import Deployment
+from loadtests.bench import INTERRUPTED, Bench, Failed, Progress, machine
+from loadtests.deployment import Deployment, make_room_for_report
 from loadtests.figures import limits_of
 from loadtests.plots import Line, plot
 from loadtests.report import POLICY, STYLE, value_of
@@ -41,6 +43,7 @@ COLUMNS = (
     ("itl.p50", "ITL p50", 1000.0),
     ("e2e.p99", "E2E p99", 1000.0),
 )
+ONCE = "Each row is one round: measure the best ones again before you believe small differences."
 Row = dict[str, Any]  # settings, and: figures with memory_gib, or why
 
 
@@ -75,8 +78,11 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     chosen.mode = ""
     try:
         limits_of(chosen.slo)
+        make_room_for_report(chosen.out)
     except ValueError as error:
         parser.error(str(error))
+    if chosen.users < 1 or not 0 < chosen.seconds < math.inf:
+        parser.error("--users and --seconds must be more than 0")
     return chosen
 
 
@@ -94,14 +100,16 @@ def combinations(vary: Sequence[tuple[str, list[str]]]) -> list[dict[str, str]]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0: done. 1: a sentence says why not."""
+    """0: done. 1: a sentence says why not. 130: it was interrupted, and what was measured is kept."""
     chosen = options(argv)
     figures = chosen.out.with_suffix(".json")
     load = {"profile": chosen.target, "set": chosen.set, "scenario": chosen.scenario, "users": chosen.users}
     load |= {"seconds": chosen.seconds, "slo": limits_of(chosen.slo), "scale": chosen.scale}
+    load |= {"any_event": chosen.any_event}
     try:
         load_profile(Path(chosen.target))
-        rows = earlier(figures, load)
+        profile = hashlib.sha256(Path(chosen.target).read_bytes()).hexdigest()
+        rows = earlier(figures, load, profile)
     except LauncherError as error:
         sys.stderr.write(f"error: {error.message}\n→ {error.hint}\n")
         return 1
@@ -110,39 +118,47 @@ def main(argv: Sequence[str]) -> int:
         return 1
     progress = Progress()
     every = combinations(chosen.vary)
+    ended = 0
     with progress.shown():
         progress.begin(len(every))
-        for settings in every:
-            progress.at(", ".join(f"{key}={value}" for key, value in settings.items()))
-            if not any(row["settings"] == settings for row in rows):
-                rows.append(measured(chosen, settings))
-                if why := rows[-1].get("why"):
-                    progress.say(why)
-                run = {
-                    "version": 1,
-                    "when": time.strftime("%Y-%m-%d %H:%M"),
-                    "machine": machine(),
-                    "load": load,
-                    "rows": rows,
-                }
-                figures.write_text(json.dumps(run) + "\n")
-            progress.step()
+        try:
+            for settings in every:
+                progress.at(", ".join(f"{key}={value}" for key, value in settings.items()))
+                if not any(row["settings"] == settings for row in rows):
+                    rows.append(measured(chosen, settings))
+                    run = {
+                        "version": 1, "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "load": load,
+                        "profile_sha256": profile, "rows": rows,
+                    }  # fmt: skip
+                    figures.write_text(json.dumps(run) + "\n")
+                    if why := rows[-1].get("why"):
+                        progress.say(why)
+                progress.step()
+        except KeyboardInterrupt:
+            if not rows:
+                raise
+            ended = INTERRUPTED
+            progress.say("It was interrupted: run it again with the same --out, and it goes on from there.")
     rows = [row for settings in every for row in rows if row["settings"] == settings]
     chosen.out.write_text(html(load, rows), encoding="utf-8")
-    sys.stdout.write(table(rows) + "\n")
+    sys.stdout.write(f"{table(rows)}\n\n{ONCE}\n")
     sys.stderr.write(f"report: {chosen.out}, figures: {figures}\n")
-    return 0
+    return ended
 
 
-def earlier(path: Path, load: dict[str, Any]) -> list[Row]:
-    """What an earlier run of the same sweep has measured. Raises Failed for a file of another one."""
+def earlier(path: Path, load: dict[str, Any], profile: str) -> list[Row]:
+    """What an earlier run of the same sweep has measured, without what failed. Raises Failed for a file of another one."""
     if not path.exists():
         return []
     try:
         run = json.loads(path.read_text())
         if run["load"] != json.loads(json.dumps(load)):
             raise Failed(f"{path} has figures of another load: name another --out, or remove it")
-        return list(run["rows"])
+        if run.get("profile_sha256") != profile:
+            raise Failed(
+                f"{path} has figures of another version of {load['profile']}: name another --out, or remove it"
+            )
+        return [row for row in run["rows"] if "figures" in row]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failed(f"{path} is no figures of `launcher bench sweep`: {error}") from None
 
@@ -295,5 +311,5 @@ def html(load: dict[str, Any], rows: Sequence[Row]) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>Sweep: {escape(str(load["profile"]))}</title><style>{STYLE}</style></head>
 <body><h1>Sweep of {escape(str(load["profile"]))}</h1><dl>{facts}</dl>
-<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><div class="plots"><div>{svg}</div></div></body></html>
+<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{ONCE}</p><div class="plots"><div>{svg}</div></div></body></html>
 """

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import re
+import signal
 import subprocess
 import sys
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -108,7 +110,16 @@ def test_a_profile_is_started_for_it_and_stopped(tmp_path: Path, monkeypatch: py
         ([], "give a URL or a profile"),
         (["http://127.0.0.1:1", "--rates", "1,x"], "'1,x' is not a list of rates such as 1,2,4"),
         (["http://127.0.0.1:1", "--slo", "x=1"], "--slo: 'x=1' is none of ttft=SECONDS"),
+        (["http://127.0.0.1:1", "--rates", "1,nan"], "rates are more than 0"),
         (["http://127.0.0.1:1", "--rounds", "0"], "must be more than 0"),
+        (
+            ["http://127.0.0.1:1", "--out", "x.json"],
+            "--out: x.json is where the figures go; name the report, such as x.html",
+        ),
+        (["http://127.0.0.1:1", "--out", "/dev/null/x.html"], "--out: /dev/null cannot be made"),
+        (["cross-check", "http://127.0.0.1:1", "--json", "/dev/null/x"], "--json: /dev/null cannot be made"),
+        (["http://127.0.0.1:1", "--out", "/tmp"], "--out: /tmp is a folder"),
+        (["http://127.0.0.1:1", "--scenario", "dialogue"], "a turn needs the answer before it"),
     ],
 )
 def test_slips(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,10 +134,105 @@ def test_nobody_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert "http://127.0.0.1:9/v1/models cannot be read" in capsys.readouterr().err
 
 
+def fake_loads(monkeypatch: pytest.MonkeyPatch, *answers: dict[str, Any] | BaseException) -> None:
+    """What each run of the Locust file comes to, the warm-up's first."""
+    told = iter(answers)
+
+    def load(*_: object) -> dict[str, Any]:
+        if isinstance(one := next(told), BaseException):
+            raise one
+        return {"model": "m", **made(one)["rates"][0]["rounds"][0]}
+
+    monkeypatch.setattr(bench.Bench, "load", load)
+
+
+def test_a_round_that_was_late_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_loads(
+        monkeypatch,
+        bench.Late("warm"),
+        group(0.1),
+        bench.Late("This run does not count: <b>"),
+        bench.Late("x"),
+        group(0.3),
+    )
+    out = tmp_path / "new" / "x.html"
+    assert bench.main(["http://127.0.0.1:9", "--rates", "1,2", "--rounds", "2", "--out", str(out)]) == 0
+    run = json.loads(out.with_suffix(".json").read_text())
+    assert [(one["rate"], len(one["rounds"])) for one in run["rates"]] == [(1, 2)]
+    assert run["notes"][0] == "2/s, round 1 is left out. This run does not count: <b>"
+    assert run["notes"][0] in capsys.readouterr().out
+    assert "does not count: &lt;b&gt;" in out.read_text()
+
+
+def test_where_no_round_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_loads(monkeypatch, group(), bench.Late("This run does not count: late."))
+    assert bench.main(["http://127.0.0.1:9", "--rates", "1", "--out", str(tmp_path / "x.html")]) == 1
+    assert "no round counts, so there is nothing to report. 1/s, round 1 is left out." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("end", "status"), [(bench.Failed("it broke"), 1), (KeyboardInterrupt(), 130)])
+def test_what_was_measured_before_it_ended_is_kept(
+    end: BaseException, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_loads(monkeypatch, group(), group(0.1), end)
+    out = tmp_path / "x.html"
+    assert bench.main(["http://127.0.0.1:9", "--rates", "1,2", "--out", str(out)]) == status
+    assert "It ended before its last round: " in out.read_text()
+    assert [one["rate"] for one in json.loads(out.with_suffix(".json").read_text())["rates"]] == [1]
+    assert "error: It ended before its last round" in capsys.readouterr().err
+
+
+def test_sigterm_is_as_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(bench.Bench, "load", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert bench.main(["http://127.0.0.1:9", "--rates", "1", "--out", str(tmp_path / "x.html")]) == 130
+    assert "it was interrupted before anything was measured" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    "told",
+    [["--key", "s3cret"], ["--key=s3cret"], ["--ke", "s3cret"], ["--k=s3cret"], ["--key=old", "--key", "s3cret"]],
+)
+def test_the_key_is_not_in_what_is_kept(told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_loads(monkeypatch, group(), group())
+    out = tmp_path / "x.html"
+    assert bench.main(["http://127.0.0.1:9", *told, "--rates", "1", "--seed", "2", "--out", str(out)]) == 0
+    kept = out.read_text() + out.with_suffix(".json").read_text()
+    assert "s3cret" not in kept
+    assert "old" not in json.loads(out.with_suffix(".json").read_text())["command"]
+    assert "--rates 1 --seed 2" in kept
+
+
+class TestWatch:
+    def test_shares_of_several_engines_are_a_mean(self) -> None:
+        text = 'vllm:kv_cache_usage_perc{e="0"} 0.9\nvllm:kv_cache_usage_perc{e="1"} 8e-1\nvllm:num_requests_running{e="0"} 3.0\n'
+        text += 'vllm:num_requests_running{e="1"} 4.0\nvllm:num_requests_waiting NaN\n'
+        assert bench.sums(text, bench.ENGINE_SERIES) == {"kv cache": pytest.approx(0.85), "in flight": 7.0}
+
+    def test_a_page_that_breaks_off_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise IncompleteRead(b"x")
+
+        monkeypatch.setattr(bench, "urlopen", broken)
+        assert bench.page("http://127.0.0.1:9/metrics", "") == ""
+
+
+def test_what_is_said_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    bench.Progress().say("error: [/x] [red]what[/red] :key:")
+    assert "error: [/x] [red]what[/red] :key:" in capsys.readouterr().err
+
+
 def test_over_the_command_line(tmp_path: Path) -> None:
     before, after = tmp_path / "a.json", tmp_path / "b.json"
-    before.write_text(json.dumps(made(group(0.2), group(0.22))))
-    after.write_text(json.dumps(made(group(0.1), group(0.11))))
+    before.write_text(json.dumps(made(*[group(0.2), group(0.22)] * 2)))
+    after.write_text(json.dumps(made(*[group(0.1), group(0.11)] * 2)))
     done = subprocess.run(
         [sys.executable, "-m", "launcher", "bench", "--compare", str(before), str(after)],
         cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
@@ -137,16 +243,29 @@ def test_over_the_command_line(tmp_path: Path) -> None:
 
 class TestCompared:
     def test_within_the_spread(self) -> None:
-        told = compared(made(group(0.2), group(0.3)), made(group(0.25), group(0.35)))
+        told = compared(made(*[group(0.2), group(0.3)] * 2), made(*[group(0.25), group(0.35)] * 2))
         assert "TTFT p50 ms  250 (200 to 300) → 300 (250 to 350)  +20.0 %, within the spread" in told
 
     def test_more_goodput_is_better_and_more_ttft_is_worse(self) -> None:
-        told = compared(made(group(0.1, 2.0), group(0.1, 2.0)), made(group(0.2, 3.0), group(0.2, 3.0)))
+        told = compared(made(*[group(0.1, 2.0)] * 4), made(*[group(0.2, 3.0)] * 5))
         assert "goodput/s    2 → 3  +50.0 %, better" in told
         assert "TTFT p50 ms  100 → 200  +100.0 %, worse" in told
 
-    def test_of_one_round_nothing_is_claimed(self) -> None:
-        assert "(one round: its spread is not known)" in compared(made(group(0.1)), made(group(0.2)))
+    @pytest.mark.parametrize(("before", "after"), [(1, 1), (3, 4), (4, 3)])
+    def test_of_few_rounds_nothing_is_claimed(self, before: int, after: int) -> None:
+        told = compared(made(*[group(0.1)] * before), made(*[group(0.2)] * after))
+        assert "TTFT p50 ms  100 → 200  +100.0 %, too few rounds to tell" in told
+        assert "measure both with --rounds 4" in told
+        assert "worse" not in told
+
+    def test_what_differs_is_said_first(self) -> None:
+        before, after = made(scale=None, seed=1, mode=""), made(scale=0.5, seed=1, model="other", mode="balanced")
+        assert compared(before, after).splitlines()[:3] == [
+            "The runs differ in model: fake-model before, other after.",
+            "The runs differ in scale: nothing before, 0.5 after.",
+            "The runs differ in mode: nothing before, balanced after.",
+        ]
+        assert "differ in seed" not in compared(made(), made(seed=2))  # of a run that does not say, nothing is known
 
     @pytest.mark.parametrize(
         ("change", "words"),
@@ -155,6 +274,14 @@ class TestCompared:
     def test_what_cannot_be_compared(self, change: dict[str, Any], words: str) -> None:
         with pytest.raises(ValueError, match=words):
             compared(made(), {**made(), **change})
+
+    @pytest.mark.parametrize(("key", "name"), [("rows", "sweep"), ("strategies", "strategies")])
+    def test_figures_of_another_command(
+        self, key: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "x.json").write_text(json.dumps({"version": 1, key: []}))
+        assert bench.main(["--compare", str(tmp_path / "x.json"), str(tmp_path / "x.json")]) == 1
+        assert f"has figures of `launcher bench {name}`: --compare takes two of" in capsys.readouterr().err
 
     def test_no_figures(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "x.json").write_text("{}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from launcher.profile.load import load_profile
-from loadtests import bench
+from loadtests import bench, strategies
 from loadtests.deployment import ROOT
 from loadtests.strategies import STRATEGIES, figure, filled, options, table
 from tests.loadtests.test_bench import group
@@ -50,6 +50,10 @@ def test_all_parts_are_always_measured_too() -> None:
         (["p.yaml"], "--rate"),
         (["p.yaml", "--rate", "1", "--only", "magic"], "--only: 'magic' is none of all, no-batching"),
         (["p.yaml", "--rate", "1", "--slo", "x"], "--slo: 'x' is none of"),
+        (["p.yaml", "--rate", "0"], "--rate, --rounds and --seconds must be more than 0"),
+        (["p.yaml", "--rate", "nan"], "--rate, --rounds and --seconds must be more than 0"),
+        (["p.yaml", "--rate", "1", "--scenario", "dialogue"], "a turn needs the answer before it"),
+        (["p.yaml", "--rate", "1", "--out", "/dev/null/x.json"], "--out: /dev/null cannot be made"),
     ],
 )
 def test_slips(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,6 +65,26 @@ def test_slips(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) 
 def test_no_profile(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["strategies", "nowhere.yaml", "--rate", "1"]) == 1
     assert "nowhere.yaml: there is no such file" in capsys.readouterr().err
+
+
+def test_what_was_measured_before_an_interruption_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = iter(rounds(2.0))
+
+    def measured(*_: object) -> object:
+        if (one := next(told, None)) is None:
+            raise KeyboardInterrupt
+        return one
+
+    monkeypatch.setattr(strategies, "measured", measured)
+    out = tmp_path / "new" / "x.json"
+    profile = str(ROOT / "profiles" / "cpu-smollm2.yaml")
+    assert bench.main(["strategies", profile, "--rate", "1", "--only", "no-cap", "--out", str(out)]) == 130
+    assert len(json.loads(out.read_text())["strategies"]["all"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| all |")
 
 
 def test_two_of_them_and_one_that_does_not_start(

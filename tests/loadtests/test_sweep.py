@@ -62,12 +62,40 @@ def test_memory_is_of_the_whole_family() -> None:
         (["p.yaml"], "--vary"),
         (["p.yaml", "--vary", "engine.max_num_seqs"], "is not KEY=A,B,…"),
         (["p.yaml", "--vary", "a=1", "--slo", "x"], "--slo: 'x' is none of"),
+        (["p.yaml", "--vary", "a=1", "--users", "0"], "--users and --seconds must be more than 0"),
+        (["p.yaml", "--vary", "a=1", "--out", "x.json"], "--out: x.json is where the figures go"),
     ],
 )
 def test_slips(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["sweep", *argv])
     assert words in capsys.readouterr().err
+
+
+def test_it_goes_on_and_tries_again_but_not_with_an_edited_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile, out = tmp_path / "p.yaml", tmp_path / "new" / "x.html"
+    profile.write_text((ROOT / "profiles" / "cpu-smollm2.yaml").read_text())
+    asked: list[str] = []
+    told = ["sweep", str(profile), "--vary", "n=1,2,3", "--out", str(out)]
+
+    def measured(_: object, settings: dict[str, str]) -> dict[str, Any]:
+        asked.append(settings["n"])
+        if settings["n"] == "3" and len(asked) < 4:
+            raise KeyboardInterrupt
+        return {"settings": settings, "why": "[/x] broke"} if len(asked) == 2 else row(0.1, 50, **settings)
+
+    monkeypatch.setattr(sweep, "measured", measured)
+    assert bench.main(told) == 130
+    assert len(json.loads(out.with_suffix(".json").read_text())["rows"]) == 2
+    assert bench.main(told) == 0
+    assert asked == ["1", "2", "3", "2", "3"]
+    assert sweep.ONCE in capsys.readouterr().out
+    assert sweep.ONCE in out.read_text()
+    profile.write_text(profile.read_text() + "# edited\n")
+    assert bench.main(told) == 1
+    assert f"has figures of another version of {profile}: name another --out, or remove it" in capsys.readouterr().err
 
 
 def test_measured_refused_by_the_plan_and_gone_on_with(
@@ -96,11 +124,11 @@ def test_measured_refused_by_the_plan_and_gone_on_with(
         str(out),
     ]
     assert bench.main([*told, "--vary", "engine.kv_cache_memory=64MiB,1MiB"]) == 0
-    rows = capsys.readouterr().out.splitlines()[2:]
+    rows = capsys.readouterr().out.splitlines()[2:4]
     assert float(rows[0].split(" | ")[1]) > 0.01
     assert "not started: " in rows[1]
-    monkeypatch.setattr(sweep, "measured", lambda *_: pytest.fail("it was measured before"))
+    monkeypatch.setattr(sweep, "Deployment", lambda *_: pytest.fail("it was measured before"))
     assert bench.main([*told, "--vary", "engine.kv_cache_memory=64MiB,1MiB"]) == 0
-    assert capsys.readouterr().out.splitlines()[2:] == rows
+    assert capsys.readouterr().out.splitlines()[2:4] == rows
     assert bench.main([*told[:3], "3", *told[4:], "--vary", "engine.kv_cache_memory=64MiB"]) == 1
     assert "has figures of another load" in capsys.readouterr().err
