@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from launcher.cli import top
-from launcher.cli.top import ENGINE_GAUGES, Watch, gauges, outsiders, picture, span
+from launcher.cli.top import ENGINE_GAUGES, Watch, gauges, outsiders
+from launcher.cli.top_view import picture, span
 from launcher.errors import LauncherError
 from launcher.supervise.rundir import Found, read_record
 
