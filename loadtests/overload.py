@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loadtests.deployment import ENGINE_KEY, ROOT, Deployment, say
+from loadtests.deployment import ENGINE_KEY, ROOT, Deployment, say, stoppable
 from loadtests.openloop import parse_limits
 from loadtests.tally import fluid_bound, markdown, mean_prompt, medians, ratios
 from loadtests.workloads import WORKLOADS, Kind, with_limits
@@ -242,4 +242,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with stoppable():
+        main()

@@ -26,7 +26,7 @@ import uvloop
 from PIL import Image
 
 from loadtests.client import Client
-from loadtests.deployment import ENGINE_KEY, Deployment, say
+from loadtests.deployment import ENGINE_KEY, Deployment, say, stoppable
 from loadtests.openloop import throughput
 from loadtests.tally import Record, percentile
 from loadtests.workloads import Kind, Planned
@@ -170,4 +170,5 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with stoppable():
+        main()
