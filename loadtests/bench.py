@@ -17,26 +17,27 @@ import json
 import math
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from launcher.engine.metrics_page import samples
 from launcher.probe.gpus import gpu_use
 from loadtests import crosscheck
 from loadtests.deployment import ROOT, Deployment, make_room_for_report, stoppable
 from loadtests.figures import limits_of
 from loadtests.report import LEAST_ROUNDS, compared, html, text_table
+from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS
 
 FACTORS = (0.5, 0.8, 1.0, 1.3, 1.7)
@@ -66,29 +67,21 @@ class Late(Failed):
     """The load generator could not keep up, so that this round does not count."""
 
 
-class Watch:
-    """Looks at the endpoint and the cards every second, in a thread of its own."""
+class Watch(Sampler):
+    """Looks at the endpoint and the cards every second."""
+
+    every_s = EVERY_S
 
     def __init__(self, url: str, engine: str, key: str) -> None:
+        super().__init__()
         self._pages = [(url, GATEWAY_SERIES, key)] + (
             [(engine, ENGINE_SERIES, "")] if engine else [(url, ENGINE_SERIES, key)]
         )
         self.samples: list[dict[str, float]] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Watch:
         self._began = time.monotonic()
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.wait(EVERY_S):
-            self.samples.append({"at": round(time.monotonic() - self._began, 2), **self._look()})
+    def look(self) -> None:
+        self.samples.append({"at": round(time.monotonic() - self._began, 2), **self._look()})
 
     def _look(self) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -100,7 +93,7 @@ class Watch:
             found["card memory"] = sum(card.used_bytes for card in cards) / GIB
             busy = [card.utilization for card in cards if card.utilization is not None]
             if busy:
-                found["card busy"] = sum(busy) / len(busy)
+                found["card busy"] = fmean(busy)
         return found
 
 
@@ -117,12 +110,8 @@ def page(url: str, key: str) -> str:
 
 def sums(text: str, series: dict[str, str]) -> dict[str, float]:
     """Each series added up over its labels (a share: their mean), under the name that is shown."""
-    found: dict[str, list[float]] = {}
-    for line in text.splitlines():
-        match = re.match(r"([a-zA-Z_:]+)(?:\{[^}]*\})? (-?[\d.]+(?:e[-+]?\d+)?)$", line)
-        if match and (name := series.get(match[1])) is not None:
-            found.setdefault(name, []).append(float(match[2]))
-    return {name: sum(values) / (len(values) if name in MEANS else 1) for name, values in found.items()}
+    known = {name: [*filter(math.isfinite, samples(text, one))] for one, name in series.items()}
+    return {name: fmean(values) if name in MEANS else sum(values) for name, values in known.items() if values}
 
 
 class Bench:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
+from launcher.engine.metrics_page import samples
+
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "overload"
 ENGINE_KEY = "overload"  # else each start has a secret one, and only the gateway gets in
 # The supervisor must not take an engine for hung that a run has overloaded behind the gateway's back.
 PATIENT = ("timeouts.stall=2h", "timeouts.probe_interval=2h", "timeouts.probe=2h")
-_BUSY = re.compile(r"^vllm:num_requests_(?:running|waiting)(?:\{[^}]*\})? (\S+)$", re.MULTILINE).findall
+BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
 
 def say(line: str) -> None:
@@ -111,7 +112,7 @@ class Deployment:
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             with urlopen(f"{self.engine}/metrics", timeout=60) as response:
-                if not sum(map(float, _BUSY(response.read().decode()))):
+                if not sum(samples(response.read().decode(), *BUSY)):
                     return
             time.sleep(0.3)
         raise SystemExit(f"The engine was not idle {within_s:g} s after a run.")

@@ -38,6 +38,16 @@ HEAD = (
     "offered/s", "sent", "served", "refused", "failed", "req/s", "goodput/s", "tokens/s",
     "TTFT p50", "p95", "p99", "ITL p50", "p99", "E2E p50", "p99",
 )  # fmt: skip
+# What the tables of strategies and sweep show of a group: where it lies, its name, and times what.
+COLUMNS = (
+    ("served_per_s", "req/s", 1.0),
+    ("goodput_per_s", "goodput/s", 1.0),
+    ("output_tokens_per_s", "tokens/s", 1.0),
+    ("ttft.p50", "TTFT p50", 1000.0),
+    ("ttft.p99", "TTFT p99", 1000.0),
+    ("itl.p50", "ITL p50", 1000.0),
+    ("e2e.p99", "E2E p99", 1000.0),
+)
 MOVED = (
     ("goodput_per_s", "goodput/s", 1.0, True),
     ("served_per_s", "req/s", 1.0, True),

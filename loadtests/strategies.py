@@ -26,7 +26,7 @@ from launcher.profile.load import load_profile
 from loadtests.bench import INTERRUPTED, Bench, Failed, Progress, check_open_loop, machine
 from loadtests.deployment import Deployment, make_room
 from loadtests.figures import limits_of
-from loadtests.report import value_of
+from loadtests.report import COLUMNS, value_of
 from loadtests.scenarios import SCENARIOS
 
 NEVER = "24h"
@@ -68,15 +68,6 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy("eager", "no compilation", ("engine.compile=eager",)),
     )
 }  # fmt: skip
-COLUMNS = (
-    ("served_per_s", "req/s", 1.0),
-    ("goodput_per_s", "goodput/s", 1.0),
-    ("output_tokens_per_s", "tokens/s", 1.0),
-    ("ttft.p50", "TTFT p50", 1000.0),
-    ("ttft.p99", "TTFT p99", 1000.0),
-    ("itl.p50", "ITL p50", 1000.0),
-    ("e2e.p99", "E2E p99", 1000.0),
-)
 
 
 def options(argv: Sequence[str]) -> argparse.Namespace:

@@ -15,7 +15,6 @@ import json
 import math
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -29,20 +28,11 @@ from loadtests.bench import INTERRUPTED, Bench, Failed, Progress, machine
 from loadtests.deployment import Deployment, make_room_for_report
 from loadtests.figures import limits_of
 from loadtests.plots import Line, plot
-from loadtests.report import POLICY, STYLE, value_of
+from loadtests.report import COLUMNS, POLICY, STYLE, value_of
+from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS
 
-EVERY_S = 0.5
 GIB = 2**30
-COLUMNS = (
-    ("served_per_s", "req/s", 1.0),
-    ("goodput_per_s", "goodput/s", 1.0),
-    ("output_tokens_per_s", "tokens/s", 1.0),
-    ("ttft.p50", "TTFT p50", 1000.0),
-    ("ttft.p99", "TTFT p99", 1000.0),
-    ("itl.p50", "ITL p50", 1000.0),
-    ("e2e.p99", "E2E p99", 1000.0),
-)
 ONCE = "Each row is one round: measure the best ones again before you believe small differences."
 Row = dict[str, Any]  # settings, and: figures with memory_gib, or why
 
@@ -193,27 +183,19 @@ def refused(profile: str, sets: list[str]) -> str | None:
     return str(plan["summary"]) if plan["verdict"] == "does_not_fit" else None
 
 
-class Memory:
+class Memory(Sampler):
     """The most memory that was in use: of all cards together, or where there are none of the engine and its children."""
 
+    every_s = 0.5
+
     def __init__(self, pid: int) -> None:
-        self.most_bytes = 0
-        self._pid, self._over = pid, threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__()
+        self.most_bytes, self._pid = 0, pid
 
-    def __enter__(self) -> Memory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.wait(EVERY_S):
-            cards = gpu_use()
-            used = sum(card.used_bytes for card in cards) if cards else sum(map(resident, family(self._pid)))
-            self.most_bytes = max(self.most_bytes, used)
+    def look(self) -> None:
+        cards = gpu_use()
+        used = sum(card.used_bytes for card in cards) if cards else sum(map(resident, family(self._pid)))
+        self.most_bytes = max(self.most_bytes, used)
 
 
 def family(pid: int) -> Iterator[int]:

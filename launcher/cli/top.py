@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import Any
 from urllib.request import urlopen
 
 import click
@@ -17,26 +17,20 @@ from launcher.cli.figures import look
 from launcher.cli.output import OUTPUT_OPTION, out_console, print_json
 from launcher.cli.run import choose, describe
 from launcher.cli.top_view import part, picture
+from launcher.engine.metrics_page import samples
 from launcher.errors import LauncherError
 from launcher.probe.gpus import gpu_use
 from launcher.probe.memory_trend import Trend, warning
 from launcher.supervise.rundir import ENDED, Found
 
-if TYPE_CHECKING:
-    pass
-
 ENGINE_TIMEOUT_S = 1.0  # for an engine's own figures: what does not answer is left out
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 # vLLM's own gauges, by the names that are shown; each may have a line for each of its inner engines, made one by the second
 ENGINE_GAUGES: dict[str, tuple[str, Callable[[list[float]], float]]] = {
     "running": ("vllm:num_requests_running", sum),
     "waiting": ("vllm:num_requests_waiting", sum),
-    "kv_cache": ("vllm:kv_cache_usage_perc", mean),
+    "kv_cache": ("vllm:kv_cache_usage_perc", fmean),
 }
 
 
@@ -157,10 +151,5 @@ def gauges(engine: dict[str, Any]) -> dict[str, float | None]:
         page = f"{engine['url']}/metrics"
         with suppress(OSError, ValueError, HTTPException), urlopen(page, timeout=ENGINE_TIMEOUT_S) as answer:
             text = answer.read().decode("utf-8", "replace")
-    return {name: gauge(text, series, merge) for name, (series, merge) in ENGINE_GAUGES.items()}
-
-
-def gauge(text: str, series: str, merge: Callable[[list[float]], float]) -> float | None:
-    """A series in a page of metrics, its lines made one; None: it is not there."""
-    found = re.findall(rf"^{re.escape(series)}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE)
-    return merge([float(value) for value in found]) if found else None
+    found = {name: (samples(text, series), merge) for name, (series, merge) in ENGINE_GAUGES.items()}
+    return {name: merge(values) if values else None for name, (values, merge) in found.items()}

@@ -62,8 +62,8 @@ class Books:
     def decoded(self, made: Shrunk) -> None:
         """An upload was made ready."""
         self.metrics.media["untouched" if made.is_untouched else "shrunk"] += 1
-        for stage, took_s in (("decode", made.decode_s), ("scale", made.scale_s), ("encode", made.encode_s)):
-            self.metrics.media_seconds[stage].observe(took_s)
+        for stage, took_s in made.stages:
+            self.metrics.media_seconds[stage.decode()].observe(took_s)
 
     def close(self, exchange: Exchange, now: float) -> int | None:
         """An exchange has ended. Returns the tokens of its answer, where they are known or can be told."""

@@ -15,7 +15,7 @@ from launcher.gateway import cutting, pages
 from launcher.gateway.access import AccessLog
 from launcher.gateway.admit import mode_asked, not_served, priority_asked
 from launcher.gateway.asked import UPLOADS
-from launcher.gateway.auth import Gatekeeper, is_local, require_admin
+from launcher.gateway.auth import Gatekeeper, Identity, is_local, require_admin
 from launcher.gateway.books import Books
 from launcher.gateway.certificate import ServerCertificate
 from launcher.gateway.compat import Changes
@@ -320,18 +320,20 @@ class Gateway:
             report = self.intake.check(prompt, identity.key_id)
             exchange.media_told(*report)
             exchange.is_preparing = self.intake.has_work(prompt)
-        if identity.limits is not None:
-            refusal = identity.limits.charge(price.prompt_tokens + price.output_tokens, exchange.arrived_at)
-            if refusal is not None:
-                self.metrics.rate_limited(identity.name, refusal.reason.removeprefix("rate_"))
-                raise Refused(refusal)
-            exchange.charged_to = identity.limits
+        self.charge(identity, price.prompt_tokens + price.output_tokens, exchange.arrived_at)
+        exchange.charged_to = identity.limits
         exchange.place_at(identity.account, priority, rules)
         self._enter(exchange)
         self.pump.submit(exchange)
         if exchange.is_preparing and not exchange.ended:  # only now: what is refused is neither fetched nor decoded
             assert prompt is not None
             exchange.media_task = self.spawn(self._prepare(exchange, prompt))
+
+    def charge(self, identity: Identity, tokens: int, now: float) -> None:
+        """Counts a request, and its tokens, against the rate of its key. Raises Refused."""
+        if identity.limits is not None and (refusal := identity.limits.charge(tokens, now)) is not None:
+            self.metrics.rate_limited(identity.name, refusal.reason.removeprefix("rate_"))
+            raise Refused(refusal)
 
     async def _prepare(self, exchange: Exchange, prompt: Prompt) -> None:
         """Fetches a request's pictures and clips, and makes them smaller; then it is sent, or waits for an engine."""

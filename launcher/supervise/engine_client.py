@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 
+from launcher.engine.metrics_page import samples
 from launcher.errors import LauncherError
 
 TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")  # vllm/v1/metrics/loggers.py
@@ -66,8 +67,8 @@ class EngineClient:
             text = (await self._http.get("/metrics", timeout=timeout_s)).text
         except httpx2.HTTPError:
             return None
-        found = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(TOKEN_COUNTERS)]
-        return sum(map(float, found)) if found else None
+        found = samples(text, *TOKEN_COUNTERS)
+        return sum(found) if found else None
 
     async def _post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> Any:
         try:

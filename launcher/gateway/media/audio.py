@@ -24,6 +24,7 @@ import msgspec
 
 from launcher.gateway.media.jobs import BadPicture
 from launcher.gateway.refusal import Refused, bad_request
+from launcher.gateway.timing import Stage
 
 BLOCK = 65536  # frames that are decoded at once: only the mix of them is kept
 UNKNOWN_LENGTH = 2**48  # frames; libsndfile gives about 2**63 where a header does not tell
@@ -96,6 +97,11 @@ class Cut(msgspec.Struct, frozen=True, tag="cut"):
     def was_cut(self) -> bool:
         """Whether some of the clip is missing."""
         return self.seconds_in > self.seconds_out - self.silence + 0.001
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What took how long, in seconds, by the names that pictures have for it."""
+        return (b"decode", self.decode_s), (b"scale", self.resample_s), (b"encode", self.encode_s)
 
 
 def missing() -> str | None:

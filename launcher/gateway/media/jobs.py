@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from launcher.gateway.refusal import Refusal, Refused
+from launcher.gateway.timing import Stage
 from launcher.plan.image_budget import Budget
 from launcher.plan.image_tokens import ImageRule
 
@@ -42,6 +43,11 @@ class Shrunk(msgspec.Struct, frozen=True, tag="shrunk"):
     def is_untouched(self) -> bool:
         """Whether the bytes that came can go on as they are."""
         return not self.data
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What took how long, in seconds."""
+        return (b"decode", self.decode_s), (b"scale", self.scale_s), (b"encode", self.encode_s)
 
 
 class BadPicture(msgspec.Struct, frozen=True, tag="bad"):

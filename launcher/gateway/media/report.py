@@ -75,10 +75,7 @@ def stages_of(got: Iterable[Got]) -> list[Stage]:
     """How long each stage took, all pictures and clips together; they run side by side, so this is no time on a clock."""
     sums = dict.fromkeys((b"fetch", b"decode", b"scale", b"encode"), 0.0)
     for one in got:
-        made = one.made
         sums[b"fetch"] += one.fetch_s
-        if made is not None:
-            sums[b"decode"] += made.decode_s
-            sums[b"scale"] += made.scale_s if isinstance(made, Shrunk) else made.resample_s
-            sums[b"encode"] += made.encode_s
+        for name, seconds in one.made.stages if one.made is not None else ():
+            sums[name] += seconds
     return [(name, seconds) for name, seconds in sums.items() if seconds]

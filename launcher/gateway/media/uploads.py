@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from launcher.gateway.admit import mode_asked
+from launcher.gateway.media import sniff
 from launcher.gateway.media.costs import Budgets, PictureCosts
 from launcher.gateway.media.found import UPLOAD
 from launcher.gateway.media.intake import STOPPING, Intake, Kept
 from launcher.gateway.media.limits import check_bytes, check_kind, check_pixels
 from launcher.gateway.media.multipart import uploaded_file
-from launcher.gateway.media.sniff import kind_of
 from launcher.gateway.media.store import Upload, UploadState
 from launcher.gateway.pictures import picture_size
 from launcher.gateway.refusal import BUG, Refusal, Refused, bad_request
@@ -69,14 +69,12 @@ class Uploads:
         images = self._gateway.settings.images
         costs = self._costs(request)
         start = b2a_base64(file.data[:HEAD_BYTES], newline=False)
-        beginning = bytes(file.data[:64])
-        check_kind(kind_of(beginning), beginning, images, "The picture")
+        beginning = bytes(file.data[: sniff.HEAD_BYTES])
+        check_kind(sniff.kind_of(beginning), beginning, images, "The picture")
         check_bytes(len(file.data), images, "The picture")
         check_pixels(picture_size(start, 0, len(start)), images, "The picture")
-        key, limits = head.identity.key_id, head.identity.limits
-        if limits is not None and (refusal := limits.charge(0, request.arrived_at)) is not None:
-            self._gateway.metrics.rate_limited(head.identity.name, refusal.reason.removeprefix("rate_"))
-            raise Refused(refusal)
+        key = head.identity.key_id
+        self._gateway.charge(head.identity, 0, request.arrived_at)
         if len(file.data) <= HASHED_HERE:
             upload_id = self._intake.store.id_of(key, file.data)
             self._answer(connection, request, self._keep(upload_id, key, file.data, costs))
@@ -170,8 +168,7 @@ class Uploads:
             told |= {"bytes": len(upload.content.data), "format": made.kind}
             told |= {"width_in": made.width_in, "height_in": made.height_in, "width": made.width, "height": made.height}
             told |= {"tokens": made.tokens}
-            stages = {"decode": made.decode_s, "scale": made.scale_s, "encode": made.encode_s}
-            told["ms"] = {name: round(seconds * 1000, 1) for name, seconds in stages.items()}
+            told["ms"] = {name.decode(): round(seconds * 1000, 1) for name, seconds in made.stages}
         return told
 
 
