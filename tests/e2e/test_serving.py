@@ -13,7 +13,7 @@ import openai
 import pytest
 from langchain_openai import ChatOpenAI
 
-from tests.e2e.endpoint import QUESTION, Endpoint, content, get, wait_for
+from tests.e2e.endpoint import QUESTION, Endpoint, content, get, metric, wait_for
 
 REPORT_EXTRA_BODY = {"enable_thinking": True, "return_reasoning": True}  # as row A2 has it
 
@@ -92,13 +92,14 @@ def test_our_load_test_agrees_with_vllms(served: Endpoint, tmp_path: Path) -> No
 
 def test_an_answer_nobody_reads_is_aborted_in_the_engine(served: Endpoint) -> None:
     """By its counters of tokens: an aborted answer is not in vllm:request_success_total, as of 0.32."""
-    before = served.engine_metric("vllm:generation_tokens_total")
-    stream = served.stream(served.url, max_tokens=1500, ignore_eos=True)
+    engine, url = served.engine()["url"], served.url  # before the stream, which may be over before a `launcher ps` is
+    before = metric(engine, "vllm:generation_tokens_total")
+    stream = served.stream(url, max_tokens=1500, ignore_eos=True)
     next(stream)
-    wait_for("its row in the metrics", lambda: served.engine_metric("vllm:num_requests_running") == 1, within_s=20)
+    wait_for("its tokens", lambda: metric(engine, "vllm:generation_tokens_total") > before, within_s=60)
     stream.close()
-    wait_for("the abort", lambda: served.engine_metric("vllm:num_requests_running") == 0, within_s=60)
-    assert served.engine_metric("vllm:generation_tokens_total") < before + 1400
+    wait_for("the abort", lambda: metric(engine, "vllm:num_requests_running") == 0, within_s=60)
+    assert metric(engine, "vllm:generation_tokens_total") < before + 1400
 
 
 def test_the_engines_errors_pass_as_they_are(served: Endpoint) -> None:
