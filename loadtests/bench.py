@@ -16,139 +16,40 @@ import argparse
 import json
 import math
 import os
-import platform
 import shlex
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from http.client import HTTPException
 from pathlib import Path
-from statistics import fmean
 from typing import Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
-from launcher.engine.metrics_page import samples
-from launcher.probe.gpus import gpu_use
-from loadtests import crosscheck
-from loadtests.deployment import ROOT, Deployment, make_room_for_report, stoppable
+from loadtests import crosscheck, strategies, sweep
+from loadtests.deployment import Deployment, make_room_for_report, stoppable
+from loadtests.driver import INTERRUPTED, Driver, Failed, Late, check_open_loop, machine
 from loadtests.figures import limits_of
+from loadtests.progress import Progress
 from loadtests.report import LEAST_ROUNDS, compared, html, text_table
-from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS
+from loadtests.watch import Watch
 
 FACTORS = (0.5, 0.8, 1.0, 1.3, 1.7)
-EVERY_S = 1.0
 WARM_UP_S, CAPACITY_S = 5.0, 20.0
-GIB = 2**30
-# Series → what the timeline calls them. The gateway's own, then vLLM's where it can be asked.
-GATEWAY_SERIES = {
-    "launcher_queued": "queued",
-    "launcher_in_flight": "in flight",
-    "launcher_ledger_prefill_tokens": "prefill",
-}
-ENGINE_SERIES = {
-    "vllm:num_requests_running": "in flight",
-    "vllm:num_requests_waiting": "queued",
-    "vllm:kv_cache_usage_perc": "kv cache",
-}
-MEANS = {"kv cache"}  # a share of each engine's own: of several, their mean
-INTERRUPTED = 130  # the exit status, as of a shell
 
 
-class Failed(Exception):
-    """The bench cannot go on; the message is a sentence."""
-
-
-class Late(Failed):
-    """The load generator could not keep up, so that this round does not count."""
-
-
-class Watch(Sampler):
-    """Looks at the endpoint and the cards every second."""
-
-    every_s = EVERY_S
-
-    def __init__(self, url: str, engine: str, key: str) -> None:
-        super().__init__()
-        self._pages = [(url, GATEWAY_SERIES, key)] + (
-            [(engine, ENGINE_SERIES, "")] if engine else [(url, ENGINE_SERIES, key)]
-        )
-        self.samples: list[dict[str, float]] = []
-        self._began = time.monotonic()
-
-    def look(self) -> None:
-        self.samples.append({"at": round(time.monotonic() - self._began, 2), **self._look()})
-
-    def _look(self) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for url, series, key in self._pages:
-            found = {**sums(page(url + "/metrics", key), series), **found}
-        if "kv cache" in found:
-            found["kv cache"] *= 100
-        if cards := gpu_use():
-            found["card memory"] = sum(card.used_bytes for card in cards) / GIB
-            busy = [card.utilization for card in cards if card.utilization is not None]
-            if busy:
-                found["card busy"] = fmean(busy)
-        return found
-
-
-def page(url: str, key: str) -> str:
-    """A page of metrics; '' where there is none."""
-    try:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with urlopen(Request(url, headers=headers), timeout=EVERY_S) as answer:
-            text: str = answer.read().decode("utf-8", "replace")
-            return text
-    except (URLError, OSError, ValueError, HTTPException):
-        return ""
-
-
-def sums(text: str, series: dict[str, str]) -> dict[str, float]:
-    """Each series added up over its labels (a share: their mean), under the name that is shown."""
-    known = {name: [*filter(math.isfinite, samples(text, one))] for one, name in series.items()}
-    return {name: fmean(values) if name in MEANS else sum(values) for name, values in known.items() if values}
-
-
-class Bench:
+class Bench(Driver):
     """One run: its options, and the endpoint that it drives."""
 
     def __init__(self, chosen: argparse.Namespace, url: str, engine: str, key: str) -> None:
-        self.chosen, self.url, self.engine, self.key = chosen, url, engine, key
+        super().__init__(chosen, url, key)
+        self.engine = engine
         self.notes: list[str] = []
         self.ended: Failed | KeyboardInterrupt | None = None  # what ended it early, after something was measured
-        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
-
-    def load(self, *options: str) -> dict[str, Any]:
-        """One run of the Locust file. Raises Failed, and Late where the run does not count."""
-        out = Path(self._folder.name, "summary.json")
-        out.unlink(missing_ok=True)
-        chosen = self.chosen
-        command = [
-            sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"), "--host", self.url, "--headless",
-            "--only-summary", "--loglevel", "WARNING", "--scenario", chosen.scenario, "--slo", chosen.slo, "--summary", str(out), *options,
-        ]  # fmt: skip
-        for flag, value in (("--mode", chosen.mode), ("--scale", chosen.scale)):
-            command += [flag, str(value)] if value else []
-        command += ["--any-event"] if chosen.any_event else []
-        environment = {**os.environ, **({"OPENAI_API_KEY": self.key} if self.key else {})}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        if not out.exists():
-            raise Failed(f"the load test did not run: {last_line(done.stderr)}")
-        if late := [line for line in done.stderr.splitlines() if "does not count" in line]:
-            raise Late(late[-1])
-        found: dict[str, Any] = json.loads(out.read_text())
-        return found
 
     def capacity(self) -> float:
         """Answers a second, closed loop."""
-        users = ("-u", str(self.chosen.users), "-r", str(self.chosen.users))
-        self.load(*users, "-t", f"{WARM_UP_S:g}s")
-        found = self.load(*users, "-t", f"{CAPACITY_S:g}s")["scenarios"]["all"]
+        self.closed_loop(self.chosen.users, WARM_UP_S)
+        found = self.closed_loop(self.chosen.users, CAPACITY_S)["scenarios"]["all"]
         if not found["served"]:
             raise Failed(f"no answer came within {CAPACITY_S:g} s: {found['not_served'] or 'the endpoint is too slow'}")
         return float(found["served_per_s"])
@@ -163,7 +64,7 @@ class Bench:
             progress.say(f"capacity {capacity:.3g} requests/s: offering {', '.join(f'{rate:g}' for rate in rates)}")
         else:
             with suppress(Late):
-                self.load("--open-loop", str(rates[0]), "--seconds", f"{WARM_UP_S:g}", "--seed", "0")
+                self.open_loop(rates[0], WARM_UP_S, 0)
         found: list[dict[str, Any]] = [{"rate": rate, "rounds": []} for rate in rates]
         progress.begin(len(rates) * chosen.rounds)
         with Watch(self.url, self.engine, self.key) as watch:
@@ -188,13 +89,10 @@ class Bench:
         chosen = self.chosen
         for number in range(chosen.rounds):
             for one in found if number % 2 == 0 else reversed(found):  # so that no rate always comes first
-                seconds, seed = f"{chosen.seconds:g}", str(chosen.seed + number)
                 name = f"{one['rate']:g}/s, round {number + 1}"
                 progress.at(name)
                 try:
-                    one["rounds"].append(
-                        self.load("--open-loop", str(one["rate"]), "--seconds", seconds, "--seed", seed)
-                    )
+                    one["rounds"].append(self.open_loop(one["rate"], chosen.seconds, chosen.seed + number))
                 except Late as error:
                     self.notes.append(f"{name} is left out. {error}")
                     progress.say(self.notes[-1])
@@ -214,53 +112,6 @@ def without_key(argv: Sequence[str]) -> list[str]:
             told.append(f"{name}=…" if is_key and is_there else part)
             is_next = is_key and not is_there
     return told
-
-
-def last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
-
-
-def machine() -> str:
-    cards = ", ".join(card.name for card in gpu_use())
-    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}" + (
-        f", {cards}" if cards else ""
-    )
-
-
-class Progress:
-    """A bar on stderr where that is a terminal, a line for each step elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
-
-        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        self._bar = Bar(
-            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console,
-            disable=not self._console.is_terminal,
-        )  # fmt: skip
-        self._task: Any = None
-
-    @contextmanager
-    def shown(self) -> Iterator[Progress]:
-        with self._bar:
-            yield self
-
-    def say(self, text: str) -> None:
-        self._console.print(text)
-
-    def begin(self, steps: int) -> None:
-        self._task = self._bar.add_task("", total=steps)
-
-    def at(self, text: str) -> None:
-        self._bar.update(self._task, description=text)
-        if not self._console.is_terminal:
-            self.say(text)
-
-    def step(self) -> None:
-        self._bar.advance(self._task)
 
 
 @contextmanager
@@ -325,15 +176,6 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     return chosen
 
 
-def check_open_loop(scenario: str) -> None:
-    """Raises ValueError with a sentence for a scenario whose requests need the answers before them."""
-    if scenario == "dialogue":
-        raise ValueError(
-            "--scenario dialogue: a turn needs the answer before it, but requests come when they are due here; "
-            "take `launcher bench sweep`, or `locust -f loadtests/locustfile.py -u USERS --scenario dialogue`"
-        )
-
-
 def rates_of(text: str) -> list[float]:
     try:
         found = [float(part) for part in text.split(",")]
@@ -384,12 +226,8 @@ def chosen_command(argv: Sequence[str] | None) -> int:
     if argv[:1] == ["cross-check"]:
         return crosscheck.main(argv[1:])
     if argv[:1] == ["strategies"]:
-        from loadtests import strategies  # which needs this module
-
         return strategies.main(argv[1:])
     if argv[:1] == ["sweep"]:
-        from loadtests import sweep
-
         return sweep.main(argv[1:])
     chosen = options(argv)
     try:

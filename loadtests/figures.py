@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -14,17 +15,19 @@ LIMITS = ("ttft", "itl", "e2e")
 
 
 def limits_of(text: str) -> dict[str, float]:
-    """``ttft=1,itl=0.06`` as seconds by name. Raises ValueError with a sentence."""
+    """``ttft=1,itl=60ms`` as seconds by name. Raises ValueError with a sentence."""
     found = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = part.partition("=")
         try:
             if name not in LIMITS:
                 raise ValueError
-            found[name] = float(value.removesuffix("s"))
+            found[name] = float(value[:-2]) / 1000 if value.endswith("ms") else float(value.removesuffix("s"))
+            if not 0 < found[name] < math.inf:
+                raise ValueError
         except ValueError:
             raise ValueError(
-                f"--slo: {part!r} is none of {', '.join(f'{limit}=SECONDS' for limit in LIMITS)}"
+                f"--slo: {part!r} is none of {', '.join(f'{limit}=SECONDS' for limit in LIMITS)} (or 60ms)"
             ) from None
     return found
 
@@ -132,6 +135,7 @@ def _group(rows: Sequence[dict[str, Any]], spans: dict[str, float]) -> dict[str,
         "served": len(served),
         "refused": len(refused),
         "failed": len(rows) - len(served) - len(refused),
+        "good": sum(row["good"] for row in rows),
         "offered_per_s": len(rows) / spans["offered"],
         "served_per_s": len(served) / spans["served"],
         "goodput_per_s": sum(row["good"] for row in rows) / spans["good"],

@@ -1,9 +1,10 @@
 """`launcher bench strategies PROFILE`: what each part brings, by leaving it out; the same load for each.
 
     launcher bench strategies profiles/cpu-smollm2.yaml --rate 2 --slo ttft=4 --rounds 2
+    launcher bench strategies profiles/1x4090.yaml --users 50,100,200 --only bare,no-batching,static-8
 
 Each strategy is the profile with a few keys changed. They take turns, in the next round in the reverse order; what did not help
-is in the table too. A start that fails is a row that says why.
+is in the table too. A start that fails is a row that says why. Those that change nothing in the profile share a start.
 """
 
 from __future__ import annotations
@@ -11,41 +12,45 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from launcher.errors import LauncherError
 from launcher.profile.load import load_profile
-from loadtests.bench import INTERRUPTED, Bench, Failed, Progress, check_open_loop, machine
-from loadtests.deployment import Deployment, make_room
+from loadtests.deployment import ENGINE_KEY, Deployment, make_room_for_report
+from loadtests.driver import INTERRUPTED, Driver, Failed, Late, check_open_loop, machine, reason
 from loadtests.figures import limits_of
-from loadtests.report import COLUMNS, value_of
-from loadtests.scenarios import SCENARIOS
+from loadtests.planned import plan_of
+from loadtests.progress import Progress
+from loadtests.scenarios import MIXED, SCENARIOS
+from loadtests.strategies_report import Found, Round, html, table
+from loadtests.watch import Watch
 
 NEVER = "24h"
+WARM_UP_USERS, WARM_UP_S = 2, 5.0
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """What is changed in the profile, and what that stands for."""
+    """What is changed in the profile, and what that stands for. ``is_bare``: the engine is asked, past the gateway."""
 
     name: str
     what: str
-    sets: tuple[str, ...]
+    sets: tuple[str, ...] = ()
+    is_bare: bool = False
+    needs_pictures: bool = False
 
 
-ALL = Strategy("all", "the profile as it is", ())
+ALL = Strategy("all", "the profile as it is")
 STRATEGIES: dict[str, Strategy] = {
     one.name: one
     for one in (
         ALL,
+        Strategy("bare", "the same engine, asked past the gateway", is_bare=True),
         # How requests were batched before continuous batching, and what they reserved before paged attention.
         Strategy("no-batching", "one sequence at a time", ("engine.max_num_seqs=1", "admission.max_in_flight=1")),
         Strategy("static-8", "eight sequences at most", ("engine.max_num_seqs=8", "admission.max_in_flight=8")),
@@ -60,6 +65,8 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy("window-always", "groups are always collected for 50 ms", ("admission.window=50ms", "admission.window_when=always")),
         Strategy("window-never", "groups are never collected", ("admission.window_when=never",)),
         Strategy("adaptive", "caps that move by what TTFT and ITL show", ("admission.adaptive=true",)),
+        Strategy("no-image-budget", "pictures as they come", ("gateway.images.budget=original",), needs_pictures=True),
+        Strategy("image-budget-324", "pictures of at most 324 tokens", ("gateway.images.budget={max_tokens: 324}",), needs_pictures=True),
         # The engine's.
         Strategy("no-prefix-cache", "equal beginnings are computed again", ("engine.prefix_caching=false",)),
         Strategy("no-chunked-prefill", "a prompt in one step", (
@@ -68,6 +75,18 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy("eager", "no compilation", ("engine.compile=eager",)),
     )
 }  # fmt: skip
+PLANNED = ("contiguous", "max_len")  # names in braces, for which the plan has the value
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many requests a second (open loop), or so many users who wait for their answers (closed loop)."""
+
+    amount: float
+    is_open: bool
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}/s" if self.is_open else f"{self.amount:g} users"
 
 
 def options(argv: Sequence[str]) -> argparse.Namespace:
@@ -76,32 +95,62 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("target", metavar="profile")
-    add("--rate", type=float, required=True, help="requests/s to offer: 1.7 times the capacity shows most")
+    loads = parser.add_mutually_exclusive_group(required=True)
+    rate_help = "requests/s to offer (open loop): 1.7 times the capacity shows most"
+    loads.add_argument("--rate", type=amounts, default=[], metavar="A,B,…", help=rate_help)
+    loads.add_argument("--users", type=amounts, default=[], metavar="A,B,…", help="who ask at once (closed loop)")
     add("--only", default="", metavar="NAME,…", help=f"of {', '.join(STRATEGIES)}")
     add("--scenario", choices=(*SCENARIOS, "mixed"), default="bimodal")
     add("--seconds", type=float, default=30.0, help="how long for each (default: 30)")
     add("--rounds", type=int, default=1, help="how often each is measured (default: 1; 3 show the spread)")
-    add("--slo", default="", metavar="ttft=1,itl=0.06", help="what counts as good, in seconds")
+    add("--slo", default="", metavar="ttft=1,itl=60ms", help="what counts as good, in seconds")
     add("--scale", type=float, default=None, help="times all lengths (default: so that they fit the model)")
     add("--seed", type=int, default=1)
     add("--any-event", action="store_true", help="events without text count as pieces: for random weights")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the profile, for all of them")
-    add("--out", type=Path, default=Path("strategies.json"), help="all figures (default: strategies.json)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("strategies.html"),
+        help="the report; figures go beside it as .json (default: strategies.html)",
+    )
     chosen = parser.parse_args(argv)
-    chosen.mode, chosen.names = "", [name for name in chosen.only.split(",") if name] or list(STRATEGIES)
-    if unknown := [name for name in chosen.names if name not in STRATEGIES]:
-        parser.error(f"--only: {unknown[0]!r} is none of {', '.join(STRATEGIES)}")
-    if ALL.name not in chosen.names:
-        chosen.names.insert(0, ALL.name)  # what the others are compared with
+    chosen.mode = ""
+    chosen.loads = [Load(one, True) for one in chosen.rate] or [Load(round(one), False) for one in chosen.users]
     try:
+        chosen.names = named(chosen.only, chosen.scenario)
         limits_of(chosen.slo)
-        check_open_loop(chosen.scenario)
-        make_room(chosen.out)
+        if chosen.rate:
+            check_open_loop(chosen.scenario)
+        make_room_for_report(chosen.out)
     except ValueError as error:
         parser.error(str(error))
-    if chosen.rounds < 1 or not (0 < chosen.rate < math.inf and 0 < chosen.seconds < math.inf):
-        parser.error("--rate, --rounds and --seconds must be more than 0")
+    if chosen.rounds < 1 or not 0 < chosen.seconds < math.inf:
+        parser.error("--rounds and --seconds must be more than 0")
     return chosen
+
+
+def amounts(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < one < math.inf for one in found):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be numbers of more than 0, such as 1,2,4")
+    return found
+
+
+def named(only: str, scenario: str) -> list[str]:
+    """The strategies to measure; the whole profile is always among them. Raises ValueError with a sentence."""
+    has_pictures = any(SCENARIOS[name].pictures for name in dict(MIXED if scenario == "mixed" else [(scenario, 1)]))
+    names = [name for name in only.split(",") if name]
+    for name in names:
+        if name not in STRATEGIES:
+            raise ValueError(f"--only: {name!r} is none of {', '.join(STRATEGIES)}")
+        if STRATEGIES[name].needs_pictures and not has_pictures:
+            raise ValueError(f"--only: {name} changes nothing without pictures; take --scenario pictures or mixed")
+    names = names or [name for name, one in STRATEGIES.items() if has_pictures or not one.needs_pictures]
+    return list(dict.fromkeys([ALL.name, *names]))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -112,68 +161,125 @@ def main(argv: Sequence[str]) -> int:
     except LauncherError as error:
         sys.stderr.write(f"error: {error.message}\n→ {error.hint}\n")
         return 1
-    found: dict[str, list[dict[str, Any] | str]] = {name: [] for name in chosen.names}
+    found: Found = {name: {str(load): [] for load in chosen.loads} for name in chosen.names}
     progress = Progress()
+    starts = sharing(chosen.names)
     ended = 0
     with progress.shown():
-        progress.begin(chosen.rounds * len(chosen.names))
+        progress.begin(chosen.rounds * len(chosen.names) * len(chosen.loads))
         try:
             for number in range(chosen.rounds):
-                for name in chosen.names if number % 2 == 0 else reversed(chosen.names):
-                    progress.at(f"{name}, round {number + 1}")
-                    found[name].append(measured(chosen, STRATEGIES[name], number, progress))
-                    save(chosen, found)
-                    progress.step()
+                for names in starts if number % 2 == 0 else reversed(starts):
+                    Start(chosen, names, number, progress, found).run()
         except KeyboardInterrupt:
-            if not any(found.values()):
+            if not any(any(loads.values()) for loads in found.values()):
                 raise
             ended = INTERRUPTED
             progress.say("It was interrupted: what follows is what was measured until then.")
-    sys.stdout.write(table(found) + "\n")
-    sys.stderr.write(f"figures: {chosen.out}\n")
+    sys.stdout.write(table(found, {name: STRATEGIES[name].what for name in found}) + "\n")
+    sys.stderr.write(f"report: {chosen.out}, figures: {chosen.out.with_suffix('.json')}\n")
     return ended
 
 
-def save(chosen: argparse.Namespace, found: dict[str, list[dict[str, Any] | str]]) -> None:
-    run = {
-        "version": 1, "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "profile": chosen.target, "rate": chosen.rate,
-        "scenario": chosen.scenario, "slo": limits_of(chosen.slo), "seconds": chosen.seconds, "rounds": chosen.rounds, "strategies": found,
+def sharing(names: Sequence[str]) -> list[list[str]]:
+    """The names, those together that need the same start."""
+    starts: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        starts.setdefault(STRATEGIES[name].sets, []).append(name)
+    return list(starts.values())
+
+
+class Start:
+    """A start of the profile, and all that is measured on it."""
+
+    def __init__(
+        self, chosen: argparse.Namespace, names: Sequence[str], number: int, progress: Progress, found: Found
+    ) -> None:
+        self._chosen, self._number, self._progress, self._found = chosen, number, progress, found
+        self._names = list(names) if number % 2 == 0 else list(reversed(names))
+
+    def run(self) -> None:
+        """Puts a round, or a sentence where there is none, to each name and load."""
+        (sets,) = {STRATEGIES[name].sets for name in self._names}
+        self._progress.at(f"{', '.join(self._names)}, round {self._number + 1}")
+        try:
+            with Deployment(str(Path(self._chosen.target).resolve()), self._filled(sets)) as deployment:
+                # The first requests of an engine are slow.
+                Driver(self._chosen, deployment.gateway).closed_loop(WARM_UP_USERS, WARM_UP_S)
+                for load in self._chosen.loads:
+                    for name in self._names:
+                        deployment.until_idle()
+                        self._keep(name, load, self._measured(deployment, STRATEGIES[name], load))
+        except (SystemExit, Failed) as error:
+            for name in self._names:
+                for load in self._chosen.loads:
+                    if len(self._found[name][str(load)]) <= self._number:
+                        self._keep(name, load, reason(error))
+
+    def _filled(self, sets: Sequence[str]) -> list[str]:
+        """All settings. Raises Failed where the plan has no value for one of them."""
+        chosen = self._chosen
+        if not any("{" + name + "}" in one for one in sets for name in PLANNED):
+            return [*chosen.set, *sets]
+        return [*chosen.set, *filled(sets, planned(chosen.target, chosen.set))]
+
+    def _measured(self, deployment: Deployment, strategy: Strategy, load: Load) -> Round | str:
+        """One round; a sentence where the load generator was late twice, or the run failed."""
+        chosen, engine = self._chosen, deployment.engine
+        driver = Driver(chosen, engine, ENGINE_KEY) if strategy.is_bare else Driver(chosen, deployment.gateway)
+        why = ""
+        for _ in range(2):
+            self._progress.at(f"{strategy.name}, {load}, round {self._number + 1}")
+            try:
+                with Watch(engine, engine, "") as watch:
+                    if load.is_open:
+                        one = driver.open_loop(load.amount, chosen.seconds, chosen.seed + self._number)
+                    else:
+                        one = driver.closed_loop(int(load.amount), chosen.seconds)
+                return {"figures": one["scenarios"]["all"], "watched": busy_means(watch.samples)}
+            except Late as error:
+                why = reason(error)
+                deployment.until_idle()
+            except Failed as error:
+                return reason(error)
+        return why
+
+    def _keep(self, name: str, load: Load, one: Round | str) -> None:
+        if isinstance(one, str):
+            self._progress.say(f"{name}: {one}")
+        self._found[name][str(load)].append(one)
+        save(self._chosen, self._found)
+        self._progress.step()
+
+
+def busy_means(samples: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each figure over the samples at which the engine worked."""
+    busy = [one for one in samples if one.get("in flight")]
+    names = {name for one in busy for name in one} - {"at"}
+    return {
+        name: sum(values) / len(values)
+        for name in sorted(names)
+        if (values := [one[name] for one in busy if name in one])
+    }
+
+
+def save(chosen: argparse.Namespace, found: Found) -> None:
+    run: dict[str, Any] = {
+        "version": 1, "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "profile": chosen.target, "set": chosen.set,
+        "loads": [str(load) for load in chosen.loads], "scenario": chosen.scenario, "slo": limits_of(chosen.slo),
+        "seconds": chosen.seconds, "rounds": chosen.rounds, "scale": chosen.scale, "strategies": found,
     }  # fmt: skip
-    chosen.out.write_text(json.dumps(run) + "\n")
+    chosen.out.with_suffix(".json").write_text(json.dumps(run) + "\n")
+    chosen.out.write_text(html(run, {name: STRATEGIES[name].what for name in found}), encoding="utf-8")
 
 
-def measured(chosen: argparse.Namespace, strategy: Strategy, number: int, progress: Progress) -> dict[str, Any] | str:
-    """One round of one strategy; a sentence where it did not start or run."""
-    sets = [*chosen.set, *strategy.sets]
-    try:
-        if any("{" in one for one in strategy.sets):
-            sets = [*chosen.set, *filled(strategy.sets, planned(chosen))]
-        with Deployment(str(Path(chosen.target).resolve()), sets) as deployment:
-            bench = Bench(chosen, deployment.gateway, deployment.engine, "")
-            bench.load("-u", "2", "-r", "2", "-t", "5s")  # warm: the first requests of an engine are slow
-            seed = str(chosen.seed + number)
-            return bench.load("--open-loop", f"{chosen.rate:g}", "--seconds", f"{chosen.seconds:g}", "--seed", seed)
-    except (SystemExit, Failed) as error:
-        why = str(error).strip().splitlines()
-        reason = next((line for line in why if line.startswith("error: ")), why[-1] if why else "it said nothing")
-        progress.say(f"{strategy.name}: {reason}")
-        return reason
-
-
-def planned(chosen: argparse.Namespace) -> dict[str, int]:
+def planned(profile: str, sets: Sequence[str]) -> dict[str, int]:
     """What the plan says that a strategy depends on. Raises Failed."""
-    told = [part for one in chosen.set for part in ("--set", one)]
-    plan = subprocess.run(
-        [sys.executable, "-m", "launcher", "plan", chosen.target, "-o", "json", *told],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     try:
-        kv = json.loads(plan.stdout)["kv"]
+        kv = plan_of(profile, sets)["kv"]
         # How many sequences of full length the KV cache holds: what was possible before its memory was paged.
         return {"contiguous": max(1, int(kv["requests_at_full_length"])), "max_len": int(kv["max_len"])}
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         raise Failed("the plan does not say how many requests of full length fit") from None
 
 
@@ -182,42 +288,3 @@ def filled(sets: Sequence[str], known: dict[str, int]) -> list[str]:
     for name, value in known.items():
         sets = [one.replace("{" + name + "}", str(value)) for one in sets]
     return list(sets)
-
-
-def table(found: dict[str, list[dict[str, Any] | str]]) -> str:
-    """A row for each, as Markdown: medians of the rounds (lowest to highest), and goodput against all parts together."""
-    base = figure(found[ALL.name], "goodput_per_s")
-    head = ["strategy", "what it is", "served", *(name for _, name, _ in COLUMNS), "goodput, × all"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, rounds in found.items():
-        whole = [one for one in rounds if not isinstance(one, str)]
-        if not rounds:
-            continue
-        if not whole:
-            lines.append(
-                f"| {name} | {STRATEGIES[name].what} | {re.sub(r'[|]', '/', str(rounds[0]))} |" + " |" * (len(head) - 3)
-            )
-            continue
-        cells = [_cell(figure(rounds, key), times) for key, _, times in COLUMNS]
-        mine = figure(rounds, "goodput_per_s")
-        ratio = f"{mine[0] / base[0]:.2f}" if mine and base and base[0] else ""
-        groups = [one["scenarios"]["all"] for one in whole]
-        share = f"{sum(group['served'] for group in groups)}/{sum(group['sent'] for group in groups)}"
-        lines.append("| " + " | ".join((name, STRATEGIES[name].what, share, *cells, ratio)) + " |")
-    return "\n".join(lines)
-
-
-def figure(rounds: Sequence[dict[str, Any] | str], name: str) -> tuple[float, float, float] | None:
-    values = [
-        value
-        for one in rounds
-        if not isinstance(one, str) and (value := value_of(one["scenarios"]["all"], name)) is not None
-    ]
-    return (median(values), min(values), max(values)) if values else None
-
-
-def _cell(found: tuple[float, float, float] | None, times: float) -> str:
-    if found is None:
-        return "–"
-    mid, low, high = (f"{value * times:.0f}" if value * times >= 100 else f"{value * times:.3g}" for value in found)
-    return mid if low == high else f"{mid} ({low}–{high})"

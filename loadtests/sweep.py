@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import math
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,15 +23,18 @@ from typing import Any
 from launcher.errors import LauncherError
 from launcher.probe.gpus import gpu_use
 from launcher.profile.load import load_profile
-from loadtests.bench import INTERRUPTED, Bench, Failed, Progress, machine
 from loadtests.deployment import Deployment, make_room_for_report
+from loadtests.driver import INTERRUPTED, Driver, Failed, machine, reason
 from loadtests.figures import limits_of
+from loadtests.planned import refused
 from loadtests.plots import Line, plot
+from loadtests.progress import Progress
 from loadtests.report import COLUMNS, POLICY, STYLE, value_of
 from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS
 
 GIB = 2**30
+WARM_UP_S = 5.0
 ONCE = "Each row is one round: measure the best ones again before you believe small differences."
 Row = dict[str, Any]  # settings, and: figures with memory_gib, or why
 
@@ -160,27 +162,12 @@ def measured(chosen: argparse.Namespace, settings: dict[str, str]) -> Row:
         return {"settings": settings, "why": f"not started: {why}"}
     try:
         with Deployment(str(Path(chosen.target).resolve()), sets) as deployment, Memory(deployment.pid) as memory:
-            bench = Bench(chosen, deployment.gateway, deployment.engine, "")
-            users = ("-u", str(chosen.users), "-r", str(chosen.users))
-            bench.load(*users, "-t", "5s")
-            found = bench.load(*users, "-t", f"{chosen.seconds:g}s")
+            driver = Driver(chosen, deployment.gateway)
+            driver.closed_loop(chosen.users, WARM_UP_S)
+            found = driver.closed_loop(chosen.users, chosen.seconds)
     except (SystemExit, Failed) as error:
-        lines = str(error).strip().splitlines() or ["it said nothing"]
-        return {"settings": settings, "why": next((line for line in lines if line.startswith("error: ")), lines[-1])}
+        return {"settings": settings, "why": reason(error)}
     return {"settings": settings, "figures": found["scenarios"]["all"], "memory_gib": memory.most_bytes / GIB}
-
-
-def refused(profile: str, sets: list[str]) -> str | None:
-    """Why the plan says that it cannot fit; None: it may."""
-    told = [part for one in sets for part in ("--set", one)]
-    command = [sys.executable, "-m", "launcher", "plan", profile, "-o", "json", *told]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        plan = json.loads(done.stdout)
-    except ValueError:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        return lines[0].removeprefix("error: ") if lines else "the plan could not be made"
-    return str(plan["summary"]) if plan["verdict"] == "does_not_fit" else None
 
 
 class Memory(Sampler):

@@ -15,8 +15,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from loadtests import bench
+from loadtests import bench, watch
 from loadtests.plots import Line, _Axis, plot
+from loadtests.progress import Progress
 from loadtests.report import compared, html, middle, text_table
 from tests.fakes.process import FakeEngine
 from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
@@ -214,18 +215,18 @@ class TestWatch:
     def test_shares_of_several_engines_are_a_mean(self) -> None:
         text = 'vllm:kv_cache_usage_perc{e="0"} 0.9\nvllm:kv_cache_usage_perc{e="1"} 8e-1\nvllm:num_requests_running{e="0"} 3.0\n'
         text += 'vllm:num_requests_running{e="1"} 4.0\nvllm:num_requests_waiting NaN\n'
-        assert bench.sums(text, bench.ENGINE_SERIES) == {"kv cache": pytest.approx(0.85), "in flight": 7.0}
+        assert watch.sums(text, watch.ENGINE_SERIES) == {"kv cache": pytest.approx(0.85), "in flight": 7.0}
 
     def test_a_page_that_breaks_off_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*_: object, **__: object) -> None:
             raise IncompleteRead(b"x")
 
-        monkeypatch.setattr(bench, "urlopen", broken)
-        assert bench.page("http://127.0.0.1:9/metrics", "") == ""
+        monkeypatch.setattr(watch, "urlopen", broken)
+        assert watch.page("http://127.0.0.1:9/metrics", "") == ""
 
 
 def test_what_is_said_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    bench.Progress().say("error: [/x] [red]what[/red] :key:")
+    Progress().say("error: [/x] [red]what[/red] :key:")
     assert "error: [/x] [red]what[/red] :key:" in capsys.readouterr().err
 
 

@@ -1,0 +1,42 @@
+"""How far a measurement is, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Progress:
+    """A bar on stderr where that is a terminal, a line for each step elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._bar = Bar(
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console,
+            disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task: Any = None
+
+    @contextmanager
+    def shown(self) -> Iterator[Progress]:
+        with self._bar:
+            yield self
+
+    def say(self, text: str) -> None:
+        self._console.print(text)
+
+    def begin(self, steps: int) -> None:
+        self._task = self._bar.add_task("", total=steps)
+
+    def at(self, text: str) -> None:
+        self._bar.update(self._task, description=text)
+        if not self._console.is_terminal:
+            self.say(text)
+
+    def step(self) -> None:
+        self._bar.advance(self._task)

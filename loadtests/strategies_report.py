@@ -1,0 +1,124 @@
+"""The strategies side by side for people: a Markdown table, and one HTML file with plots and without scripts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from statistics import median
+from typing import Any
+
+from loadtests.bars import Bar, bars
+from loadtests.plots import Line, plot
+from loadtests.report import COLUMNS, POLICY, STYLE, value_of
+
+Round = dict[str, Any]  # figures of the load client, and what was watched meanwhile
+Found = dict[str, dict[str, list[Round | str]]]  # strategy → load → its rounds, or why there is none
+Spread = tuple[float, float, float]  # median, lowest, highest
+WATCHED = (
+    # of the engine, while it worked: running sequences, and the shares of its KV cache and of the card's time
+    ("in flight", "running", 1.0),
+    ("kv cache", "KV %", 1.0),
+    ("card busy", "GPU %", 1.0),
+)
+PLOTS = (
+    ("goodput_per_s", "Goodput", "answers/s within the limits", 1.0),
+    ("served_per_s", "Throughput", "answers/s", 1.0),
+    ("e2e.p99", "End-to-end latency, p99", "ms", 1000.0),
+    ("ttft.p99", "Time to first token, p99", "ms", 1000.0),
+    ("itl.p50", "Between tokens, p50", "ms", 1000.0),
+)
+
+
+def figure(rounds: Iterable[Round | str], name: str, place: str = "figures") -> Spread | None:
+    """Over the rounds that were measured; None where there is no such figure."""
+    whole = [one[place] for one in rounds if not isinstance(one, str)]
+    values = [value for one in whole if (value := value_of(one, name)) is not None]
+    return (median(values), min(values), max(values)) if values else None
+
+
+def table(found: Found, what: dict[str, str]) -> str:
+    """Markdown: medians of the rounds (lowest to highest), and goodput against all parts together at the same load."""
+    head, *lines = rows(found, what)
+    shown = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in shown)
+
+
+def rows(found: Found, what: dict[str, str]) -> list[list[str]]:
+    """The head, then a row for each strategy and load that was measured."""
+    loads = list(next(iter(found.values()), {}))
+    every = [one for each in found.values() for rounds in each.values() for one in rounds]
+    watched = [column for column in WATCHED if figure(every, column[0], "watched")]
+    names = [name for _, name, _ in (*COLUMNS, *watched)]
+    head = ["strategy", "what it is", *(["load"] if len(loads) > 1 else []), "served", *names, "goodput, × all"]
+    lines = [head]
+    for name, each in found.items():
+        for load, rounds in each.items():
+            if rounds:
+                first = [name, what[name], *([load] if len(loads) > 1 else [])]
+                line = first + _cells(rounds, next(iter(found.values()))[load], watched)
+                lines.append(line + [""] * (len(head) - len(line)))
+    return lines
+
+
+def _cells(rounds: Sequence[Round | str], base: Sequence[Round | str], watched: Sequence[tuple[str, str, float]]) -> list[str]:  # fmt: skip
+    """What stands behind a row's names: its figures, or why there are none."""
+    whole = [one["figures"] for one in rounds if not isinstance(one, str)]
+    if not whole:
+        return [str(rounds[0])]
+    share = f"{sum(one['served'] for one in whole)}/{sum(one['sent'] for one in whole)}"
+    told = [_cell(figure(rounds, key), times) for key, _, times in COLUMNS]
+    seen = [_cell(figure(rounds, key, "watched"), times) for key, _, times in watched]
+    mine, all_parts = figure(rounds, "goodput_per_s"), figure(base, "goodput_per_s")
+    ratio = f"{mine[0] / all_parts[0]:.2f}" if mine and all_parts and all_parts[0] else ""
+    return [share, *told, *seen, ratio]
+
+
+def _cell(found: Spread | None, times: float) -> str:
+    if found is None:
+        return "–"
+    mid, low, high = (f"{value * times:.0f}" if value * times >= 100 else f"{value * times:.3g}" for value in found)
+    return mid if low == high else f"{mid} ({low}–{high})"
+
+
+def html(run: dict[str, Any], what: dict[str, str]) -> str:
+    """The report."""
+    found: Found = run["strategies"]
+    head, *lines = rows(found, what)
+    titles = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    facts = {name: run[name] for name in ("when", "machine", "profile", "set", "scenario", "slo", "seconds", "rounds")}
+    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
+    plots = "".join(f"<div>{one}</div>" for one in _plots(found, run["loads"]))
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>Strategies: {escape(run["profile"])}</title><style>{STYLE}</style></head>
+<body><h1>Strategies on {escape(run["profile"])}</h1><dl>{listed}</dl>
+<p>Each has the same load; medians of the rounds, with the lowest and highest where there are several; times in ms. What did not help
+is shown too.</p>
+<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>
+<h2>Plots</h2><div class="plots">{plots}</div></body></html>
+"""
+
+
+def _plots(found: Found, loads: Sequence[str]) -> list[str]:
+    """Bars at the highest load; where there are several, lines over them too."""
+    shown = []
+    for key, title, unit, times in PLOTS:
+        told = [
+            Bar(name, *(value * times for value in spread))
+            for name, each in found.items()
+            if (spread := figure(each[loads[-1]], key)) is not None
+        ]
+        shown.append(bars(f"{title} at {loads[-1]}", unit, told))
+        if len(loads) > 1:
+            amounts = [float(load.split("/")[0].split()[0]) for load in loads]
+            lines = [Line(name, _over(each, loads, amounts, key, times)) for name, each in found.items()]
+            shown.append(plot(title, loads[-1].lstrip("0123456789. ") or "load", unit, lines))
+    return shown
+
+
+def _over(
+    each: dict[str, list[Round | str]], loads: Sequence[str], amounts: Sequence[float], key: str, times: float
+) -> list[tuple[float, float]]:
+    found = [(amount, figure(each[load], key)) for load, amount in zip(loads, amounts, strict=True)]
+    return [(amount, spread[0] * times) for amount, spread in found if spread is not None]
