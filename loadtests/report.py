@@ -17,10 +17,11 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.5rem }
 h2 { font-size: 1.15rem; margin-top: 2rem }
 p, li { max-width: 75ch }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 1rem }
-svg { width: 100%; height: auto; font-size: 11px }
+h1, p, li, dd { overflow-wrap: anywhere }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 1rem }
+svg { width: 100%; height: auto; font-size: 13px }
 svg text { fill: var(--soft) }
-svg .title { fill: var(--ink); font-size: 13px; font-weight: 600 }
+svg .title { fill: var(--ink); font-size: 14px; font-weight: 600 }
 .grid { stroke: var(--line); stroke-width: .6 }
 .axis { stroke: var(--soft); fill: none }
 .line { fill: none; stroke-width: 1.8 }
@@ -28,8 +29,10 @@ svg .title { fill: var(--ink); font-size: 13px; font-weight: 600 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; display: block; overflow-x: auto }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
 th { color: var(--soft); font-weight: 600 }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .1rem 1rem }
 dt, figure.empty { color: var(--soft) }
+figure { margin: 0 }
+figcaption { color: var(--ink); font-size: 14px; font-weight: 600 }
 dd { margin: 0 }
 """
 # The policy of the page: nothing is loaded, nothing runs.
