@@ -6,6 +6,7 @@
     launcher bench cross-check http://127.0.0.1:8000
     launcher bench strategies profiles/cpu-smollm2.yaml --rate 2
     launcher bench sweep profiles/cpu-smollm2.yaml --vary engine.max_num_seqs=1,4,8
+    launcher bench tune profiles/cpu-smollm2.yaml --slo ttft=4s --percentile 90
 
 A profile is started and stopped; without --rates its capacity is measured first (closed loop) and multiples of that are offered.
 """
@@ -24,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from loadtests import crosscheck, strategies, sweep
+from loadtests import crosscheck, strategies, sweep, tune
 from loadtests.deployment import Deployment, make_room_for_report, stoppable
 from loadtests.driver import INTERRUPTED, Driver, Failed, Late, check_open_loop, machine
 from loadtests.figures import limits_of
@@ -191,7 +192,7 @@ def read_run(path: str) -> dict[str, Any]:
         found = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise Failed(f"{path} is no figures of `launcher bench`: {error}") from None
-    for key, other in (("strategies", "strategies"), ("rows", "sweep")):
+    for key, other in (("strategies", "strategies"), ("rows", "sweep` or `launcher bench tune")):
         if isinstance(found, dict) and key in found:
             raise Failed(
                 f"{path} has figures of `launcher bench {other}`: --compare takes two of `launcher bench` itself"
@@ -229,6 +230,8 @@ def chosen_command(argv: Sequence[str] | None) -> int:
         return strategies.main(argv[1:])
     if argv[:1] == ["sweep"]:
         return sweep.main(argv[1:])
+    if argv[:1] == ["tune"]:
+        return tune.main(argv[1:])
     chosen = options(argv)
     try:
         if chosen.compare:

@@ -30,7 +30,8 @@ class Progress:
     def say(self, text: str) -> None:
         self._console.print(text)
 
-    def begin(self, steps: int) -> None:
+    def begin(self, steps: int | None) -> None:
+        """``steps`` None: nobody knows how many there will be."""
         self._task = self._bar.add_task("", total=steps)
 
     def at(self, text: str) -> None:

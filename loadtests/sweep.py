@@ -9,7 +9,6 @@ the CPU the engine's own. Run again with the same --out, it goes on where it was
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import math
@@ -30,6 +29,7 @@ from loadtests.planned import refused
 from loadtests.plots import Line, plot
 from loadtests.progress import Progress
 from loadtests.report import COLUMNS, POLICY, STYLE, value_of
+from loadtests.resumed import earlier, fingerprint
 from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS
 
@@ -100,8 +100,8 @@ def main(argv: Sequence[str]) -> int:
     load |= {"any_event": chosen.any_event}
     try:
         load_profile(Path(chosen.target))
-        profile = hashlib.sha256(Path(chosen.target).read_bytes()).hexdigest()
-        rows = earlier(figures, load, profile)
+        profile = fingerprint(chosen.target)
+        rows = earlier(figures, load, profile, "sweep")
     except LauncherError as error:
         sys.stderr.write(f"error: {error.message}\n→ {error.hint}\n")
         return 1
@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> int:
                 if not any(row["settings"] == settings for row in rows):
                     rows.append(measured(chosen, settings))
                     run = {
-                        "version": 1, "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "load": load,
+                        "version": 1, "command": "sweep", "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "load": load,
                         "profile_sha256": profile, "rows": rows,
                     }  # fmt: skip
                     figures.write_text(json.dumps(run) + "\n")
@@ -136,23 +136,6 @@ def main(argv: Sequence[str]) -> int:
     sys.stdout.write(f"{table(rows)}\n\n{ONCE}\n")
     sys.stderr.write(f"report: {chosen.out}, figures: {figures}\n")
     return ended
-
-
-def earlier(path: Path, load: dict[str, Any], profile: str) -> list[Row]:
-    """What an earlier run of the same sweep has measured, without what failed. Raises Failed for a file of another one."""
-    if not path.exists():
-        return []
-    try:
-        run = json.loads(path.read_text())
-        if run["load"] != json.loads(json.dumps(load)):
-            raise Failed(f"{path} has figures of another load: name another --out, or remove it")
-        if run.get("profile_sha256") != profile:
-            raise Failed(
-                f"{path} has figures of another version of {load['profile']}: name another --out, or remove it"
-            )
-        return [row for row in run["rows"] if "figures" in row]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Failed(f"{path} is no figures of `launcher bench sweep`: {error}") from None
 
 
 def measured(chosen: argparse.Namespace, settings: dict[str, str]) -> Row:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def group(ttft: float = 0.2, good: float = 2.0) -> dict[str, Any]:
     spread = {"p50": ttft, "p95": 2 * ttft, "p99": 3 * ttft}
     return {
-        "sent": 10, "served": 9, "refused": 1, "failed": 0, "served_per_s": good, "goodput_per_s": good,
+        "sent": 10, "served": 9, "refused": 1, "failed": 0, "good": 9, "served_per_s": good, "goodput_per_s": good,
         "output_tokens_per_s": 100.0, "ttft": spread, "itl": spread, "e2e": spread, "not_served": {"429 queue_full": 1},
     }  # fmt: skip
 
