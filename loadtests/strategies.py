@@ -168,9 +168,12 @@ def main(argv: Sequence[str]) -> int:
     with progress.shown():
         progress.begin(chosen.rounds * len(chosen.names) * len(chosen.loads))
         try:
-            for number in range(chosen.rounds):
-                for names in starts if number % 2 == 0 else reversed(starts):
-                    Start(chosen, names, number, progress, found).run()
+            if len(starts) == 1:  # nothing to take turns with
+                Start(chosen, starts[0], range(chosen.rounds), progress, found).run()
+            else:
+                for number in range(chosen.rounds):
+                    for names in starts if number % 2 == 0 else reversed(starts):
+                        Start(chosen, names, [number], progress, found).run()
         except KeyboardInterrupt:
             if not any(any(loads.values()) for loads in found.values()):
                 raise
@@ -193,27 +196,28 @@ class Start:
     """A start of the profile, and all that is measured on it."""
 
     def __init__(
-        self, chosen: argparse.Namespace, names: Sequence[str], number: int, progress: Progress, found: Found
+        self, chosen: argparse.Namespace, names: Sequence[str], numbers: Sequence[int], progress: Progress, found: Found
     ) -> None:
-        self._chosen, self._number, self._progress, self._found = chosen, number, progress, found
-        self._names = list(names) if number % 2 == 0 else list(reversed(names))
+        self._chosen, self._names, self._numbers = chosen, list(names), numbers
+        self._progress, self._found = progress, found
 
     def run(self) -> None:
-        """Puts a round, or a sentence where there is none, to each name and load."""
+        """Puts a round of each number, or a sentence where there is none, to each name and load."""
         (sets,) = {STRATEGIES[name].sets for name in self._names}
-        self._progress.at(f"{', '.join(self._names)}, round {self._number + 1}")
+        self._progress.at(f"{', '.join(self._names)}: starting")
         try:
             with Deployment(str(Path(self._chosen.target).resolve()), self._filled(sets)) as deployment:
                 # The first requests of an engine are slow.
                 Driver(self._chosen, deployment.gateway).closed_loop(WARM_UP_USERS, WARM_UP_S)
-                for load in self._chosen.loads:
-                    for name in self._names:
-                        deployment.until_idle()
-                        self._keep(name, load, self._measured(deployment, STRATEGIES[name], load))
-        except (SystemExit, Failed) as error:
+                for number in self._numbers:
+                    for load in self._chosen.loads:
+                        for name in self._names if number % 2 == 0 else reversed(self._names):
+                            deployment.until_idle()
+                            self._keep(name, load, self._measured(deployment, STRATEGIES[name], load, number))
+        except (SystemExit, Failed, OSError) as error:  # OSError: the engine is gone
             for name in self._names:
                 for load in self._chosen.loads:
-                    if len(self._found[name][str(load)]) <= self._number:
+                    for _ in range(len(self._found[name][str(load)]), self._numbers[-1] + 1):
                         self._keep(name, load, reason(error))
 
     def _filled(self, sets: Sequence[str]) -> list[str]:
@@ -223,17 +227,17 @@ class Start:
             return [*chosen.set, *sets]
         return [*chosen.set, *filled(sets, planned(chosen.target, chosen.set))]
 
-    def _measured(self, deployment: Deployment, strategy: Strategy, load: Load) -> Round | str:
+    def _measured(self, deployment: Deployment, strategy: Strategy, load: Load, number: int) -> Round | str:
         """One round; a sentence where the load generator was late twice, or the run failed."""
         chosen, engine = self._chosen, deployment.engine
         driver = Driver(chosen, engine, ENGINE_KEY) if strategy.is_bare else Driver(chosen, deployment.gateway)
         why = ""
         for _ in range(2):
-            self._progress.at(f"{strategy.name}, {load}, round {self._number + 1}")
+            self._progress.at(f"{strategy.name}, {load}, round {number + 1}")
             try:
                 with Watch(engine, engine, "") as watch:
                     if load.is_open:
-                        one = driver.open_loop(load.amount, chosen.seconds, chosen.seed + self._number)
+                        one = driver.open_loop(load.amount, chosen.seconds, chosen.seed + number)
                     else:
                         one = driver.closed_loop(int(load.amount), chosen.seconds)
                 return {"figures": one["scenarios"]["all"], "watched": busy_means(watch.samples)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -61,18 +63,40 @@ class GpuUse:
 
 
 def gpu_use() -> list[GpuUse]:
-    """Every card as it is now; none where there is no driver, or it does not answer."""
+    """The cards that CUDA_VISIBLE_DEVICES leaves us, as they are now; none where there is no driver, or it does not answer."""
     pynvml: Any = import_module("pynvml")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
     try:
-        return [_use(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        uuids = [_text(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+        return [_use(pynvml, index) for index in visible(uuids, os.environ.get("CUDA_VISIBLE_DEVICES"))]
     except pynvml.NVMLError:
         return []
     finally:
         pynvml.nvmlShutdown()
+
+
+def visible(uuids: Sequence[str], names: str | None) -> list[int]:
+    """The indices of the cards that a CUDA_VISIBLE_DEVICES of ``names`` leaves: numbers, or UUIDs that may be cut short.
+
+    As CUDA reads it, a name of no card hides all that come after it. Source: CUDA C++ Programming Guide, environment variables.
+    """
+    if names is None:
+        return list(range(len(uuids)))
+    found: list[int] = []
+    for name in map(str.strip, names.split(",")):
+        matching = [
+            index
+            for index, uuid in enumerate(uuids)
+            if name == str(index) or (name[:4] == "GPU-" and uuid.startswith(name))
+        ]
+        if len(matching) != 1:
+            break
+        found += matching
+    return found
 
 
 def _use(pynvml: Any, index: int) -> GpuUse:

@@ -182,9 +182,9 @@ def test_a_late_load_generator_has_a_second_try(monkeypatch: pytest.MonkeyPatch)
     waits: list[int] = []
     deployment: Any = SimpleNamespace(engine="", gateway="", until_idle=lambda: waits.append(1))
     chosen: Any = SimpleNamespace(seconds=1.0, seed=1)
-    start = Start(chosen, ["all"], 0, strategies.Progress(), {})
+    start = Start(chosen, ["all"], [0], strategies.Progress(), {})
     monkeypatch.setattr(start._progress, "at", lambda _: None)
-    assert start._measured(deployment, strategies.ALL, Load(1, True)) == {"figures": group(), "watched": {}}
+    assert start._measured(deployment, strategies.ALL, Load(1, True), 0) == {"figures": group(), "watched": {}}
     told += [strategies.Late("late"), strategies.Late("late again")]
-    assert start._measured(deployment, strategies.ALL, Load(1, True)) == "late again"
+    assert start._measured(deployment, strategies.ALL, Load(1, True), 0) == "late again"
     assert len(waits) == 3

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from launcher.errors import EXIT_PRECONDITION, PreconditionError
-from launcher.probe.gpus import Gpu, find_gpus
+from launcher.probe.gpus import Gpu, find_gpus, visible
 
 HAS_DRIVER = ctypes.util.find_library("nvidia-ml") is not None
 
@@ -36,6 +36,23 @@ def test_cards_are_listed_in_order() -> None:
 def test_what_cuda_sees_is_less_than_the_total() -> None:
     card = Gpu(0, "NVIDIA GeForce RTX 3060", 12288 << 20, 380 << 20, 380 << 20, "550.0")
     assert card.visible_bytes / 2**30 == pytest.approx(11.63, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("names", "indices"),
+    [
+        (None, [0, 1, 2]),
+        ("1", [1]),
+        ("2, 0", [2, 0]),
+        ("GPU-b", [1]),
+        ("GPU-a", []),  # of two cards
+        ("0,7,1", [0]),
+        ("-1", []),
+        ("", []),
+    ],
+)
+def test_only_the_cards_that_we_may_use_are_watched(names: str | None, indices: list[int]) -> None:
+    assert visible(["GPU-a1", "GPU-b1", "GPU-a2"], names) == indices
 
 
 def test_torch_is_not_imported() -> None:
