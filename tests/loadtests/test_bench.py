@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from html import escape
 from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from loadtests import bench, watch
 from loadtests.plots import Line, _Axis, plot
 from loadtests.progress import Progress
-from loadtests.report import compared, html, middle, text_table
+from loadtests.report import compared, html, html_table, middle, text_table
 from tests.fakes.process import FakeEngine
 from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
@@ -299,6 +300,17 @@ class TestReport:
         assert not re.findall(r'(?:src|href)="', page)
         assert page.count("<svg") == page.count("</svg>") >= 5
         assert "1 × 429 queue_full" in page
+
+    def test_a_sentence_takes_the_place_of_the_figures_that_are_not_there(self) -> None:
+        why = "not started: it does not <fit>"
+        page = html_table(("n", "req/s", "tokens/s"), [("1", "2", "3"), ("2", why, ""), ("3", why), ("4", "–", "")])
+        told = f"<td class=sentence colspan=2>{escape(why)}</td>"
+        assert re.findall("<tr>(<td.*?)</tr>", page) == [
+            "<td>1</td><td>2</td><td>3</td>",
+            f"<td>2</td>{told}",
+            f"<td>3</td>{told}",
+            "<td>4</td><td>–</td><td></td>",
+        ]
 
     def test_medians_of_the_rounds(self) -> None:
         run = made(group(0.1), group(0.3), group(0.2))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy import bootstrap
+
 ROOT = Path(__file__).resolve().parents[3]
 PIP = """#!/bin/sh
 if [ "$2" = pip ]; then echo "compile=$LAUNCHER_COMPILE $*" >> "$(dirname "$0")/pip.log"; exit "${PIP_EXIT:-0}"; fi
@@ -130,3 +132,89 @@ def test_without_a_compiler_it_says_what_to_install(checkout: Checkout, tmp_path
         (tools / name).symlink_to(shutil.which(name) or "")
     assert checkout.bootstrap("compile", PATH=str(tools), code=1) == [plain(checkout, "[compile]")]
     assert "compiling the gateway needs a C compiler; install it first: sudo apt-get install gcc" in checkout.said
+
+
+APT_GET = """#!/bin/sh
+echo "$*" >> "$(dirname "$0")/apt-get.log"
+case "$1" in install) exit "${APT_EXIT:-0}";; esac
+"""
+
+
+class Machine:
+    """One with these programs and no others; what apt-get was told is kept."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self._patch = folder, patch
+        folder.mkdir()
+        for name in ("sh", "dirname"):
+            (folder / name).symlink_to(shutil.which(name) or "")
+        patch.setenv("PATH", str(folder))
+        self.of_user(0)
+
+    def has(self, name: str, script: str = "#!/bin/sh\n") -> None:
+        (self.folder / name).write_text(script)
+        (self.folder / name).chmod(0o755)
+
+    def of_user(self, number: int) -> None:
+        self._patch.setattr(os, "geteuid", lambda: number)
+
+    @property
+    def asked(self) -> list[str]:
+        log = self.folder / "apt-get.log"
+        return log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path / "bin", monkeypatch)
+
+
+NO_BROWSER = "no Chromium is here, so tests in a browser will be skipped; for them: sudo apt-get install chromium"
+
+
+def test_root_gets_a_browser(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.has("apt-get", APT_GET)
+    bootstrap.need_browser()
+    assert machine.asked == ["update -qq", "install -y -qq chromium"]
+    assert capsys.readouterr().err == "bootstrap: installing the Debian package chromium\n"
+
+
+@pytest.mark.parametrize("name", bootstrap.BROWSERS)
+def test_the_browser_that_is_there_will_do(name: str, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.has("apt-get", APT_GET)
+    machine.has(name)
+    bootstrap.need_browser()
+    assert machine.asked == []
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("user", "apt_get", "code"), [(1000, True, "0"), (0, False, "0"), (0, True, "100")])
+def test_without_a_browser_it_goes_on(
+    user: int,
+    apt_get: bool,
+    code: str,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machine.of_user(user)
+    monkeypatch.setenv("APT_EXIT", code)
+    if apt_get:
+        machine.has("apt-get", APT_GET)
+    bootstrap.need_browser()
+    assert bool(machine.asked) == (code != "0")
+    assert NO_BROWSER in capsys.readouterr().err
+
+
+def test_several_packages_are_asked_for_at_once(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.has("apt-get", APT_GET)
+    assert bootstrap.install_packages("gcc", "libc6-dev")
+    assert machine.asked == ["update -qq", "install -y -qq gcc libc6-dev"]
+    assert "installing the Debian packages gcc, libc6-dev" in capsys.readouterr().err
+
+
+def test_only_tests_need_a_browser(checkout: Checkout, machine: Machine) -> None:
+    assert checkout.bootstrap("test") == [plain(checkout, "[test]")]
+    assert NO_BROWSER in checkout.said
+    checkout.bootstrap("bnb")
+    assert NO_BROWSER not in checkout.said
