@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from launcher.gateway.forecast import Inflow, expected_wait_s, retry_after_s
 from launcher.gateway.ledger import Capacity, Caps
 from launcher.gateway.modes import Priority, Rules, rules_of
-from launcher.gateway.order import Waiting, length_group
+from launcher.gateway.order import Waiting, rank
 from launcher.gateway.replicas import Replica, Replicas
 from launcher.gateway.shares import Shares
 from launcher.gateway.ticket import Place, Ticket, Verdict
@@ -359,7 +359,7 @@ class Dispatcher(Generic[T]):
     def _line_up(self, ticket: T, deadline_at: float) -> None:
         """Into the queue, by its lane, its length and its age."""
         self.shares.open(ticket)
-        ticket.rank = length_group(ticket.work_tokens) + self._ageing * ticket.arrived_at
+        ticket.rank = rank(ticket.work_tokens, ticket.arrived_at * self._ageing)
         self._queue(ticket, deadline_at)
 
     def _queue(self, ticket: T, deadline_at: float) -> None:

@@ -1,9 +1,10 @@
 """Who is served next: priority first, then each key's fair share, then the cheapest work, with ageing. Pure.
 
-A ticket's rank is its length group's size in tokens plus its arrival time in tokens (``ageing`` turns seconds into
-tokens), so ranks never change while tickets wait: a queue is a sorted list. Groups are powers of two: what is alike goes
-first come, first served, and is sent together. A ticket is never overtaken, within its priority and key, by one that
-came more than ``group / ageing`` seconds later.
+A ticket's rank is its work in tokens plus its arrival time in tokens (``ageing`` turns seconds into tokens), so ranks never
+change while tickets wait: a queue is a sorted list. What is alike stands together and is sent together, nearly first come,
+first served. A ticket is never overtaken, within its priority and key, by one that came more than ``work / ageing`` seconds
+later. Length groups, powers of two, only count what waits: as ranks they would tear requests of one length apart whose
+estimates lie around a group's bound, and those above it would pay for it at the 99th percentile.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from operator import attrgetter
 from typing import Final, Generic, TypeVar
 
 SMALLEST_GROUP = 64  # tokens; to tell still smaller requests apart gains nothing: a step costs more than they do
+
+
+def rank(work_tokens: int, arrived: float) -> float:
+    """The place in the queue, lowest first; ``arrived`` in tokens."""
+    return max(SMALLEST_GROUP, work_tokens) + arrived
 
 
 def length_group(tokens: int) -> int:

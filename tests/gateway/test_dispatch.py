@@ -114,7 +114,7 @@ def test_a_long_one_ages_to_the_front() -> None:
     dispatcher = made(sequences=1, ageing=2.0)  # 500 tokens a second
     running, long = ask(), ask(900, at=0.0)
     submit(dispatcher, running, long)
-    early, late = ask(100, at=1.7), ask(100, at=1.9)  # 1024 - 128 tokens are 1.79 s
+    early, late = ask(100, at=1.5), ask(100, at=1.7)  # 900 - 100 tokens are 1.6 s
     submit(dispatcher, early, late)
     assert dispatcher.release(running, 2.0) == [early]
     assert dispatcher.release(early, 2.1) == [long]
