@@ -192,11 +192,9 @@ def read_run(path: str) -> dict[str, Any]:
         found = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise Failed(f"{path} is no figures of `launcher bench`: {error}") from None
-    for key, other in (("strategies", "strategies"), ("rows", "sweep` or `launcher bench tune")):
-        if isinstance(found, dict) and key in found:
-            raise Failed(
-                f"{path} has figures of `launcher bench {other}`: --compare takes two of `launcher bench` itself"
-            )
+    if isinstance(found, dict) and "measurement" in found:
+        other = f"launcher bench {found['measurement']}"
+        raise Failed(f"{path} has figures of `{other}`: --compare takes two of `launcher bench` itself")
     if (
         not isinstance(found, dict)
         or found.get("version") != 1

@@ -24,11 +24,12 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """A named row of points; ``low`` and ``high`` are the spread around each, where there is one."""
+    """A named row of points, with the spread (lowest, highest) around each where there is one; not joined, they are dots alone."""
 
     name: str
     points: Sequence[Point]
     spread: Sequence[tuple[float, float]] = ()
+    is_joined: bool = True
 
 
 def plot(title: str, x_name: str, y_name: str, lines: Sequence[Line], *, x_log: bool = False) -> str:
@@ -130,9 +131,10 @@ def _drawn(line: Line, index: int, x_axis: _Axis, y_axis: _Axis) -> list[str]:
         f'<path d="M{x} {y_axis.at(low)}V{y_axis.at(high)}" stroke="{_colour(index)}" class="spread"/>'
         for (x, _), (low, high) in zip(places, line.spread, strict=False)
     ]
-    way = "L".join(f"{x} {y}" for x, y in places)
-    parts.append(f'<path d="M{way}" {_stroke(index)} class="line"/>')
-    if len(places) <= 40:
+    if line.is_joined:
+        way = "L".join(f"{x} {y}" for x, y in places)
+        parts.append(f'<path d="M{way}" {_stroke(index)} class="line"/>')
+    if len(places) <= 40 or not line.is_joined:
         size = DOTS[min(index, len(DOTS) - 1)]
         parts += [f'<circle cx="{x}" cy="{y}" r="{size}" fill="{_colour(index)}"/>' for x, y in places]
     return parts
@@ -153,4 +155,7 @@ def _name_places(lines: Sequence[Line]) -> list[tuple[int, int]]:
 
 def _named(line: Line, index: int, at: tuple[int, int]) -> str:
     x, y = at
-    return f'<path d="M{x} {y}h24" {_stroke(index)} class="line"/><text x="{x + 30}" y="{y + 4}">{escape(line.name)}</text>'
+    mark = f'<path d="M{x} {y}h24" {_stroke(index)} class="line"/>'
+    if not line.is_joined:
+        mark = f'<circle cx="{x + 12}" cy="{y}" r="{DOTS[min(index, len(DOTS) - 1)]}" fill="{_colour(index)}"/>'
+    return f'{mark}<text x="{x + 30}" y="{y + 4}">{escape(line.name)}</text>'

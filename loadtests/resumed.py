@@ -17,13 +17,13 @@ def fingerprint(profile: str) -> str:
     return hashlib.sha256(Path(profile).read_bytes()).hexdigest()
 
 
-def earlier(path: Path, load: dict[str, Any], profile: str, command: str) -> Rows:
+def earlier(path: Path, load: dict[str, Any], profile: str, measurement: str) -> Rows:
     """The rows that have figures; what failed is tried again. Raises Failed for a file of another measurement."""
     if not path.exists():
         return []
     try:
         run = json.loads(path.read_text())
-        if run["command"] != command or run["load"] != json.loads(json.dumps(load)):
+        if run["measurement"] != measurement or run["load"] != json.loads(json.dumps(load)):
             raise Failed(f"{path} has figures of another load: name another --out, or remove it")
         if run["profile_sha256"] != profile:
             raise Failed(
@@ -31,4 +31,4 @@ def earlier(path: Path, load: dict[str, Any], profile: str, command: str) -> Row
             )
         return [row for row in run["rows"] if "figures" in row]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Failed(f"{path} is no figures of `launcher bench {command}`: {error}") from None
+        raise Failed(f"{path} is no figures of `launcher bench {measurement}`: {error}") from None

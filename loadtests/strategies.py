@@ -269,7 +269,8 @@ def busy_means(samples: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def save(chosen: argparse.Namespace, found: Found) -> None:
     run: dict[str, Any] = {
-        "version": 1, "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "profile": chosen.target, "set": chosen.set,
+        "version": 1, "measurement": "strategies", "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(),
+        "profile": chosen.target, "set": chosen.set,
         "loads": [str(load) for load in chosen.loads], "scenario": chosen.scenario, "slo": limits_of(chosen.slo),
         "seconds": chosen.seconds, "rounds": chosen.rounds, "scale": chosen.scale, "strategies": found,
     }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtests.bars import Bar, bars
 from loadtests.plots import Line, plot
-from loadtests.report import COLUMNS, POLICY, STYLE, value_of
+from loadtests.report import COLUMNS, POLICY, STYLE, html_table, value_of
 
 Round = dict[str, Any]  # figures of the load client, and what was watched meanwhile
 Found = dict[str, dict[str, list[Round | str]]]  # strategy → load → its rounds, or why there is none
@@ -84,8 +84,6 @@ def html(run: dict[str, Any], what: dict[str, str]) -> str:
     """The report."""
     found: Found = run["strategies"]
     head, *lines = rows(found, what)
-    titles = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
     facts = {name: run[name] for name in ("when", "machine", "profile", "set", "scenario", "slo", "seconds", "rounds")}
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
     plots = "".join(f"<div>{one}</div>" for one in _plots(found, run["loads"]))
@@ -95,7 +93,7 @@ def html(run: dict[str, Any], what: dict[str, str]) -> str:
 <body><h1>Strategies on {escape(run["profile"])}</h1><dl>{listed}</dl>
 <p>Each has the same load; medians of the rounds, with the lowest and highest where there are several; times in ms. What did not help
 is shown too.</p>
-<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>
+{html_table(head, lines)}
 <h2>Plots</h2><div class="plots">{plots}</div></body></html>
 """
 

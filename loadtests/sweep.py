@@ -28,7 +28,7 @@ from loadtests.figures import limits_of
 from loadtests.planned import refused
 from loadtests.plots import Line, plot
 from loadtests.progress import Progress
-from loadtests.report import COLUMNS, POLICY, STYLE, value_of
+from loadtests.report import COLUMNS, POLICY, STYLE, html_table, value_of
 from loadtests.resumed import earlier, fingerprint
 from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS
@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> int:
                 if not any(row["settings"] == settings for row in rows):
                     rows.append(measured(chosen, settings))
                     run = {
-                        "version": 1, "command": "sweep", "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "load": load,
+                        "version": 1, "measurement": "sweep", "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "load": load,
                         "profile_sha256": profile, "rows": rows,
                     }  # fmt: skip
                     figures.write_text(json.dumps(run) + "\n")
@@ -250,11 +250,9 @@ def html(load: dict[str, Any], rows: Sequence[Row]) -> str:
         "Answer tokens against the wait for the first",
         "TTFT p99, ms",
         "tokens/s",
-        [Line("best of its kind", front), Line("all", others)],
+        [Line("best of its kind", front), Line("all", others, is_joined=False)],
     )
     lines = [line.strip("| ").split(" | ") for line in table(rows).splitlines()]
-    head = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in lines[0])
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines[2:])
     facts = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
         for name, value in {**load, "machine": machine()}.items()
@@ -263,5 +261,5 @@ def html(load: dict[str, Any], rows: Sequence[Row]) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>Sweep: {escape(str(load["profile"]))}</title><style>{STYLE}</style></head>
 <body><h1>Sweep of {escape(str(load["profile"]))}</h1><dl>{facts}</dl>
-<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{ONCE}</p><div class="plots"><div>{svg}</div></div></body></html>
+{html_table(lines[0], lines[2:])}<p>{ONCE}</p><div class="plots"><div>{svg}</div></div></body></html>
 """

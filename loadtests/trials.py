@@ -163,7 +163,7 @@ class Trials:
 
     def save(self) -> None:
         run = {
-            "version": 1, "command": "tune", "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "load": self.load,
+            "version": 1, "measurement": "tune", "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "load": self.load,
             "profile_sha256": self._profile, "rows": [*self.rows, *self.failed],
         }  # fmt: skip
         self._chosen.out.with_suffix(".json").write_text(json.dumps(run) + "\n")

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from loadtests.plots import Line, plot
-from loadtests.report import POLICY, STYLE, value_of
+from loadtests.report import POLICY, STYLE, html_table, value_of
 
 Rows = Sequence[dict[str, Any]]
 COLUMNS = (
@@ -86,8 +86,6 @@ def html(run: dict[str, Any]) -> str:
     rows, load = run["rows"], run["load"]
     keys = sorted({key for row in rows for key in row["settings"]})
     head, *lines = cells(rows, keys)
-    titles = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
     facts = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
         for name, value in {"when": run["when"], "machine": run["machine"], **load}.items()
@@ -98,7 +96,7 @@ def html(run: dict[str, Any]) -> str:
 <body><h1>Tuning {escape(str(load["profile"]))}</h1><dl>{facts}</dl>
 <p>Each row is a trial: so many requests a second (open loop), and how many were answered within the limits. A dot: the
 profile's own value. Times in ms.</p>
-<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>
+{html_table(head, lines)}
 <div class="plots"><div>{_good(rows)}</div><div>{_goodput(rows)}</div></div></body></html>
 """
 

@@ -180,7 +180,8 @@ def test_a_sweep_shows_what_failed_and_why(tmp_path: Path, open_page: Open) -> N
     (tmp_path / "sweep.html").write_text(sweep_report())
     page = open_page(tmp_path / "sweep.html").page
     assert page.get_by_text(SHORT).is_visible()
-    assert page.locator("circle").count() == 7  # four that were measured, three of them the best of their kind
+    assert page.locator("circle").count() == 8  # four that were measured, their name's, three of the best of their kind
+    assert page.locator("th:last-child").bounding_box()["x"] < SCREEN  # the sentence pushes no figure out of sight
 
 
 # That the watch can find something.

@@ -277,11 +277,11 @@ class TestCompared:
         with pytest.raises(ValueError, match=words):
             compared(made(), {**made(), **change})
 
-    @pytest.mark.parametrize(("key", "name"), [("rows", "sweep"), ("strategies", "strategies")])
-    def test_figures_of_another_command(
-        self, key: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize("name", ["sweep", "strategies", "tune"])
+    def test_figures_of_another_measurement(
+        self, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        (tmp_path / "x.json").write_text(json.dumps({"version": 1, key: []}))
+        (tmp_path / "x.json").write_text(json.dumps({"version": 1, "measurement": name}))
         assert bench.main(["--compare", str(tmp_path / "x.json"), str(tmp_path / "x.json")]) == 1
         assert f"has figures of `launcher bench {name}`: --compare takes two of" in capsys.readouterr().err
 
