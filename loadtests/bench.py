@@ -36,6 +36,7 @@ from loadtests.watch import Watch
 
 FACTORS = (0.5, 0.8, 1.0, 1.3, 1.7)
 WARM_UP_S, CAPACITY_S = 5.0, 20.0
+OTHERS = {"strategies": strategies.main, "sweep": sweep.main, "tune": tune.main, "cross-check": crosscheck.main}
 
 
 class Bench(Driver):
@@ -127,7 +128,11 @@ def endpoint(chosen: argparse.Namespace, progress: Progress) -> Iterator[tuple[s
 
 
 def options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="launcher bench", description="Load-test an endpoint and write a report.")
+    parser = argparse.ArgumentParser(
+        prog="launcher bench",
+        description="Load-test an endpoint and write a report.",
+        epilog=f"Also: launcher bench {' | '.join(OTHERS)}, each with --help.",
+    )
     add = parser.add_argument
     add("target", nargs="?", help="a URL such as http://127.0.0.1:8000, or a profile, which is started and stopped")
     add("--compare", nargs=2, metavar=("BEFORE.json", "AFTER.json"), help="say what moved between two runs")
@@ -147,7 +152,7 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
         help=f"how often each rate is measured (default: 1; 3 show the spread, {LEAST_ROUNDS} let --compare tell)",
     )
     add("--users", type=int, default=16, help="for measuring the capacity (default: 16)")
-    add("--slo", default="", metavar="ttft=1,itl=0.06", help="what counts as good, in seconds")
+    add("--slo", default="", metavar="ttft=1s,itl=60ms", help="what counts as good")
     add("--mode", default="", help="X-Mode of every request")
     add("--scale", type=float, default=None, help="times all lengths (default: so that they fit the model)")
     add("--seed", type=int, default=1)
@@ -222,14 +227,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def chosen_command(argv: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] == ["cross-check"]:
-        return crosscheck.main(argv[1:])
-    if argv[:1] == ["strategies"]:
-        return strategies.main(argv[1:])
-    if argv[:1] == ["sweep"]:
-        return sweep.main(argv[1:])
-    if argv[:1] == ["tune"]:
-        return tune.main(argv[1:])
+    if argv and argv[0] in OTHERS:
+        return OTHERS[argv[0]](argv[1:])
     chosen = options(argv)
     try:
         if chosen.compare:

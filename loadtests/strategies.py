@@ -103,7 +103,7 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     add("--scenario", choices=(*SCENARIOS, "mixed"), default="bimodal")
     add("--seconds", type=float, default=30.0, help="how long for each (default: 30)")
     add("--rounds", type=int, default=1, help="how often each is measured (default: 1; 3 show the spread)")
-    add("--slo", default="", metavar="ttft=1,itl=60ms", help="what counts as good, in seconds")
+    add("--slo", default="", metavar="ttft=1s,itl=60ms", help="what counts as good")
     add("--scale", type=float, default=None, help="times all lengths (default: so that they fit the model)")
     add("--seed", type=int, default=1)
     add("--any-event", action="store_true", help="events without text count as pieces: for random weights")

@@ -56,7 +56,7 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     add("--scenario", choices=(*SCENARIOS, "mixed"), default="chat")
     add("--users", type=int, default=8, help="who ask at once, closed loop (default: 8)")
     add("--seconds", type=float, default=30.0, help="how long for each (default: 30)")
-    add("--slo", default="", metavar="ttft=1,itl=0.06", help="what counts as good, in seconds")
+    add("--slo", default="", metavar="ttft=1s,itl=60ms", help="what counts as good")
     add("--scale", type=float, default=None, help="times all lengths (default: so that they fit the model)")
     add("--any-event", action="store_true", help="events without text count as pieces: for random weights")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the profile, for all of them")
