@@ -359,8 +359,12 @@ class Dispatcher(Generic[T]):
     def _line_up(self, ticket: T, deadline_at: float) -> None:
         """Into the queue, by its lane, its length and its age."""
         self.shares.open(ticket)
-        ticket.rank = rank(ticket.work_tokens, ticket.arrived_at * self._ageing)
+        ticket.rank = self.rank(ticket, ticket.arrived_at)
         self._queue(ticket, deadline_at)
+
+    def rank(self, ticket: T, at: float) -> float:
+        """Its place in the queue, had it come then."""
+        return rank(ticket.work_tokens, at * self._ageing)
 
     def _queue(self, ticket: T, deadline_at: float) -> None:
         ticket.place, ticket.deadline_at, ticket.passed_since = Place.QUEUED, deadline_at, 0.0

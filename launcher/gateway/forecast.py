@@ -37,8 +37,10 @@ def expected_wait_s(dispatcher: Dispatcher[Any], ticket: Ticket, now: float) -> 
     if not speed:
         return None
     own = min(ticket.prefill_tokens, dispatcher.max_prefill)
-    by_prompts = (dispatcher.queue.prefill_ahead(ticket) + own - room) / speed
-    lacking = dispatcher.queue.count + ticket.sequences - free
+    # As if it came now: who asks when to come back comes later than it did.
+    tokens, tickets = dispatcher.queue.ahead(ticket, dispatcher.rank(ticket, now))
+    by_prompts = (tokens + own - room) / speed
+    lacking = tickets + ticket.sequences - free
     by_sequences = lacking / turnover if lacking > 0 and turnover else 0.0
     return max(0.0, by_prompts, by_sequences)
 

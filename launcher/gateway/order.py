@@ -3,8 +3,8 @@
 A ticket's rank is its work in tokens plus its arrival time in tokens (``ageing`` turns seconds into tokens), so ranks never
 change while tickets wait: a queue is a sorted list. What is alike stands together and is sent together, nearly first come,
 first served. A ticket is never overtaken, within its priority and key, by one that came more than ``work / ageing`` seconds
-later. Length groups, powers of two, only count what waits: as ranks they would tear requests of one length apart whose
-estimates lie around a group's bound, and those above it would pay for it at the 99th percentile.
+later. Length groups, powers of two, tell only how much of what length comes: as ranks they would tear requests of one length
+apart whose estimates lie around a group's bound, and those above it would pay for it at the 99th percentile.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ SMALLEST_GROUP = 64  # tokens; to tell still smaller requests apart gains nothin
 def rank(work_tokens: int, arrived: float) -> float:
     """The place in the queue, lowest first; ``arrived`` in tokens."""
     return max(SMALLEST_GROUP, work_tokens) + arrived
+
+
+def _step(rank: float) -> int:
+    return int(rank // SMALLEST_GROUP)
 
 
 def length_group(tokens: int) -> int:
@@ -77,7 +81,9 @@ class Waiting(Generic[R]):
     def __init__(self, slack_tokens: float) -> None:
         self._lanes: list[dict[Account, list[R]]] = [{} for _ in range(LANES)]
         self._slack = slack_tokens  # how far a key may be ahead of the others before it has to wait for them
-        self._ahead: list[dict[int, int]] = [{} for _ in range(LANES)]  # prompt tokens by length group
+        self._ahead: list[dict[int, list[int]]] = [
+            {} for _ in range(LANES)
+        ]  # by step of the rank: prompt tokens, tickets
         self.count = 0
         self.tokens = 0
 
@@ -100,8 +106,12 @@ class Waiting(Generic[R]):
     def _count(self, ticket: R, sign: int) -> None:
         self.count += sign
         self.tokens += sign * ticket.work_tokens
-        ahead, group = self._ahead[ticket.lane], length_group(ticket.work_tokens)
-        ahead[group] = ahead.get(group, 0) + sign * ticket.prefill_tokens
+        lane, step = self._ahead[ticket.lane], _step(ticket.rank)
+        there = lane.setdefault(step, [0, 0])
+        there[0] += sign * ticket.prefill_tokens
+        there[1] += sign
+        if not there[1]:
+            del lane[step]
 
     def in_order(self) -> Iterator[R]:
         """The tickets as they are to be served. They may be removed, and their accounts charged, on the way."""
@@ -126,21 +136,23 @@ class Waiting(Generic[R]):
             else:
                 heads[account] = following
 
-    def prefill_ahead(self, ticket: R) -> int:
-        """Prompt tokens that would be served before a ticket of this lane and length.
+    def ahead(self, ticket: R, rank: float) -> tuple[int, int]:
+        """Prompt tokens and tickets that would be served before a ticket of this lane and key, were it queued with ``rank``.
 
-        Where others' tickets wait too, no more than what its key's share of the engines leaves before it.
+        Where others' tickets wait too, no more than what its key's share of the engines leaves before it. Counted by steps of
+        SMALLEST_GROUP: what is nearer than that counts as before it.
         """
-        group, ahead, lane = length_group(ticket.work_tokens), self._ahead, self._lanes[ticket.lane]
-        higher = sum(tokens for other in ahead[: ticket.lane] for tokens in other.values())
-        total = sum(tokens for other, tokens in ahead[ticket.lane].items() if other <= group)
+        lane, step = self._lanes[ticket.lane], _step(rank)
+        higher = [there for other in self._ahead[: ticket.lane] for there in other.values()]
+        before = [there for other, there in self._ahead[ticket.lane].items() if other <= step]
+        tokens, tickets = (sum(there[i] for there in before) for i in (0, 1))
         account = ticket.account
-        if account is NOBODY or len(lane) + (account not in lane) < 2:
-            return higher + total
-        own = sum(t.prefill_tokens for t in lane.get(account, ()) if length_group(t.work_tokens) <= group)
-        weights = sum(other.weight for other in lane) + (0 if account in lane else account.weight)
-        by_share = (own + ticket.prefill_tokens) * weights / account.weight - ticket.prefill_tokens
-        return higher + min(total, round(by_share))
+        if account is not NOBODY and len(lane) + (account not in lane) > 1:
+            own = [other.prefill_tokens for other in lane.get(account, ()) if _step(other.rank) <= step]
+            times = (sum(other.weight for other in lane) + (0 if account in lane else account.weight)) / account.weight
+            tokens = min(tokens, round((sum(own) + ticket.prefill_tokens) * times) - ticket.prefill_tokens)
+            tickets = min(tickets, round((len(own) + 1) * times) - 1)
+        return tokens + sum(there[0] for there in higher), tickets + sum(there[1] for there in higher)
 
     def __iter__(self) -> Iterator[R]:
         """All of them, by rank within each lane; for looking at."""

@@ -233,6 +233,17 @@ def test_what_cannot_make_its_deadline_is_refused_at_once() -> None:
     assert dispatcher.expected_wait_s(late, 0.4) == pytest.approx(1.6)  # the engine has been at it meanwhile
 
 
+def test_only_who_is_before_it_delays_a_ticket() -> None:
+    """Neither lower priorities nor longer requests take its place at the engine."""
+    dispatcher = made(sequences=1, deadline=1000.0)
+    teach(dispatcher, 0.0001, stay_s=3.0)
+    submit(dispatcher, ask(), *(ask(priority=Priority.LOW) for _ in range(10)), *(ask(400) for _ in range(10)))
+    high, short, last = ask(priority=Priority.HIGH), ask(), ask(priority=Priority.LOW)
+    assert dispatcher.expected_wait_s(high, 0.0) == pytest.approx(3.0)
+    assert dispatcher.expected_wait_s(short, 0.0) == pytest.approx(3.0)
+    assert dispatcher.expected_wait_s(last, 0.0) == pytest.approx(63.0)
+
+
 def test_the_queue_is_bounded_in_tokens_too() -> None:
     dispatcher = made(sequences=1, max_queued_tokens=500)
     assert submit(dispatcher, ask(), ask(400), ask(200)) == [Verdict.STARTED, Verdict.QUEUED, Verdict.QUEUE_FULL]

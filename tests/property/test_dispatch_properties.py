@@ -188,7 +188,7 @@ class Traffic(RuleBasedStateMachine):
             assert replica.ledger.amounts() == (0, 0, 0, 0, 0)
         assert (self.dispatcher.waiting, self.dispatcher.waiting_tokens, self.dispatcher.in_flight) == (0, 0, 0)
         assert all(account.active == 0 for account in self.accounts.values())
-        assert self.dispatcher.queue.prefill_ahead(Ticket(Price(10**6, 0), priority=Priority.LOW)) == 0
+        assert self.dispatcher.queue.ahead(Ticket(Price(10**6, 0), priority=Priority.LOW), 1e12) == (0, 0)
 
     @invariant()
     def every_ticket_is_in_one_place(self) -> None:

@@ -108,15 +108,17 @@ def test_low_priority_gets_what_high_leaves() -> None:
     assert sum(r.outcome == "served" for r in low) >= 0.6 * len(low)  # all short ones, which are 0.7 of them, nearly
 
 
-def test_users_who_ask_for_the_same_wait_alike() -> None:
-    """200 who ask again at once, estimated 3 % off around a length group's bound: their 99th percentile is a bare engine's.
+@pytest.mark.parametrize("users", [50, 100, 200])
+def test_users_who_ask_for_the_same_wait_alike(users: int) -> None:
+    """They ask again at once, estimated 3 % off around a length group's bound: their 99th percentile is a bare engine's.
 
-    Ranked by group it was 14 % above it, for half of them stood behind the other half.
+    Ranked by group it was 14 % above it for 200, for half of them stood behind the other half. With 50 they hardly wait here,
+    and the cap on prompts in hand moves single answers by a step.
     """
     dice = random.Random(2)
     policy = Ours(price=lambda one: Price(round(one.prompt * dice.gauss(1.0, 0.03)), one.output), deadline="60s")
-    ours, bare = (answered_ms(each, users=200, prompt=960) for each in (policy, Nothing()))
-    assert percentile(ours, 99) <= 1.03 * percentile(bare, 99)
+    ours, bare = (answered_ms(each, users=users, prompt=960) for each in (policy, Nothing()))
+    assert percentile(ours, 99) <= (1.08 if users == 50 else 1.03) * percentile(bare, 99)
     assert percentile(ours, 50) <= 1.03 * percentile(bare, 50)
     assert len(ours) >= 0.97 * len(bare)
 
