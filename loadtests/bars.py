@@ -14,12 +14,13 @@ LEFT, RIGHT = 150, 60  # for the names, and for the figure behind the longest ba
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure by its name, and the lowest and highest of the rounds behind it."""
+    """A figure by its name, and the lowest and highest of the rounds behind it. ``is_reference``: the others are compared with it."""
 
     name: str
     value: float
     low: float
     high: float
+    is_reference: bool = False
 
 
 def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
@@ -34,7 +35,7 @@ def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
         x = _at(tick, most)
         parts.append(f'<path d="M{x} {TOP}V{bottom}" class="grid"/>')
         parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
-    parts += [part for index, row in enumerate(rows) for part in _drawn(row, TOP + ROW * index, most, index == 0)]
+    parts += [part for index, row in enumerate(rows) for part in _drawn(row, TOP + ROW * index, most)]
     parts.append(f'<path d="M{LEFT} {TOP}V{bottom}" class="axis"/>')
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 6}" text-anchor="middle">{escape(unit)}</text>')
     told = escape(f"{title}, {unit}: " + "; ".join(f"{row.name} {row.value:.3g}" for row in rows))
@@ -46,10 +47,9 @@ def _at(value: float, most: float) -> float:
     return round(LEFT + value / most * (WIDTH - RIGHT - LEFT), 1)
 
 
-def _drawn(row: Bar, top: float, most: float, is_first: bool) -> list[str]:
-    """The first is what the others are compared with: in a colour of its own."""
+def _drawn(row: Bar, top: float, most: float) -> list[str]:
     y, end = top + ROW / 2, _at(row.value, most)
-    colour = COLOURS[2] if is_first else COLOURS[0]
+    colour = COLOURS[2] if row.is_reference else COLOURS[0]
     parts = [
         f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{escape(row.name)}</text>',
         f'<rect x="{LEFT}" y="{top + 4}" width="{round(end - LEFT, 1)}" height="{ROW - 8}" fill="{colour}"/>',

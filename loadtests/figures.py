@@ -55,7 +55,7 @@ class Figures:
             "ended": answer.ended_at - self._began_at,
         }  # fmt: skip
         # An answer without text has come when it is whole.
-        times = row | {"ttft": answer.e2e_s if answer.ttft_s is None else answer.ttft_s}
+        times: dict[str, Any] = row | {"ttft": answer.e2e_s if answer.ttft_s is None else answer.ttft_s}
         row["good"] = answer.is_served and all(
             times[name] is None or times[name] <= most for name, most in self._limits.items()
         )
@@ -78,6 +78,7 @@ class Figures:
 
         What was offered is by the time in which requests were sent. What was served is by the time to the last answer, and
         goodput by that to the last good one: by the shorter time a server that works off a backlog would seem to keep up.
+        Neither is shorter than requests were sent: a server that is good for a second of thirty would seem good throughout.
         """
         seconds = self._span("served")
         spans = {"offered": self.sent_for_s or seconds, "served": seconds, "good": self._span("good")}
@@ -95,9 +96,12 @@ class Figures:
         }
 
     def _span(self, name: str) -> float:
-        """Seconds to the last answer that is so, or to the last request."""
+        """Seconds to the last answer that is so, and at least to the last request."""
         ended = [row["ended"] for row in self._rows if row[name]] or [row["ended"] for row in self._rows]
-        return max([self.sent_for_s or 1e-9, *ended])
+        # Nobody says of a closed loop how long it sends: until its last request was due.
+        sent = [row["ended"] - row["e2e"] for row in self._rows]
+        found: float = max([1e-9, *([self.sent_for_s] if self.sent_for_s else sent), *ended])
+        return found
 
     def table(self) -> str:
         """The same for people."""

@@ -35,6 +35,7 @@ from locust.runners import MasterRunner, WorkerRunner
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Locust puts only this file's own folder there
 
 from loadtests.figures import Figures, limits_of
+from loadtests.files import write_whole
 from loadtests.scenarios import MIXED, SCENARIOS, Question, Scenario, answered, draw, mixed, questions
 from loadtests.shapes import SHAPES, parse_shape
 from loadtests.streaming import Answer, Connection
@@ -361,7 +362,7 @@ def finish(environment: Environment, **_: Any) -> None:
     sys.stdout.write(run.figures.table())
     sys.stdout.flush()
     if run.chosen.summary:
-        Path(run.chosen.summary).write_text(json.dumps({"model": run.model, **run.figures.data()}) + "\n")
+        write_whole(Path(run.chosen.summary), json.dumps({"model": run.model, **run.figures.data()}) + "\n")
     lag_s = run.figures.lag_p99_s
     if not run.is_closed_loop and lag_s is not None and lag_s > MOST_LAG_S:
         say(

@@ -8,8 +8,12 @@ from statistics import median
 from typing import Any
 
 from loadtests.bars import Bar, bars
+from loadtests.page import facts, page
 from loadtests.plots import Line, plot
-from loadtests.report import COLUMNS, POLICY, STYLE, html_table, value_of
+from loadtests.report import COLUMNS
+from loadtests.rounds import value_of
+from loadtests.strategies_known import ALL
+from loadtests.tables import html_table, markdown_table
 
 Round = dict[str, Any]  # figures of the load client, and what was watched meanwhile
 Found = dict[str, dict[str, list[Round | str]]]  # strategy → load → its rounds, or why there is none
@@ -20,6 +24,7 @@ WATCHED = (
     ("kv cache", "KV %", 1.0),
     ("card busy", "GPU %", 1.0),
 )
+FACTS = ("when", "machine", "profile", "set", "scenario", "slo", "seconds", "rounds", "seed", "any_event", "command")
 PLOTS = (
     ("goodput_per_s", "Goodput", "answers/s within the limits", 1.0),
     ("served_per_s", "Throughput", "answers/s", 1.0),
@@ -38,25 +43,33 @@ def figure(rounds: Iterable[Round | str], name: str, place: str = "figures") -> 
 
 def table(found: Found, what: dict[str, str]) -> str:
     """Markdown: medians of the rounds (lowest to highest), and goodput against all parts together at the same load."""
-    head, *lines = rows(found, what)
-    shown = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in shown)
+    return markdown_table(rows(found, what))
 
 
 def rows(found: Found, what: dict[str, str]) -> list[list[str]]:
     """The head, then a row for each strategy and load that was measured."""
     loads = list(next(iter(found.values()), {}))
-    every = [one for each in found.values() for rounds in each.values() for one in rounds]
-    watched = [column for column in WATCHED if figure(every, column[0], "watched")]
+    every = [rounds for each in found.values() for rounds in each.values()]
+    watched = [
+        column for column in WATCHED if figure([one for rounds in every for one in rounds], column[0], "watched")
+    ]
     names = [name for _, name, _ in (*COLUMNS, *watched)]
-    head = ["strategy", "what it is", *(["load"] if len(loads) > 1 else []), "served", *names, "goodput, × all"]
+    first = ["strategy", "what it is", *(["load"] if len(loads) > 1 else [])]
+    head = [
+        *first,
+        "served",
+        "failed",
+        *names,
+        f"goodput, × {ALL.name}",
+        *(["left out"] if any(map(_left_out, every)) else []),
+    ]
     lines = [head]
     for name, each in found.items():
         for load, rounds in each.items():
             if rounds:
-                first = [name, what[name], *([load] if len(loads) > 1 else [])]
-                line = first + _cells(rounds, next(iter(found.values()))[load], watched)
-                lines.append(line + [""] * (len(head) - len(line)))
+                told = [name, what[name], *([load] if len(loads) > 1 else [])]
+                line = told + _cells(rounds, found.get(ALL.name, {}).get(load, []), watched)
+                lines.append([*line, *[""] * len(head)][: len(head)])
     return lines
 
 
@@ -65,12 +78,26 @@ def _cells(rounds: Sequence[Round | str], base: Sequence[Round | str], watched: 
     whole = [one["figures"] for one in rounds if not isinstance(one, str)]
     if not whole:
         return [str(rounds[0])]
-    share = f"{sum(one['served'] for one in whole)}/{sum(one['sent'] for one in whole)}"
+    served, sent, failed = (sum(one[name] for one in whole) for name in ("served", "sent", "failed"))
     told = [_cell(figure(rounds, key), times) for key, _, times in COLUMNS]
     seen = [_cell(figure(rounds, key, "watched"), times) for key, _, times in watched]
-    mine, all_parts = figure(rounds, "goodput_per_s"), figure(base, "goodput_per_s")
-    ratio = f"{mine[0] / all_parts[0]:.2f}" if mine and all_parts and all_parts[0] else ""
-    return [share, *told, *seen, ratio]
+    ratios = shares(rounds, base)
+    return [f"{served}/{sent}", str(failed), *told, *seen, f"{median(ratios):.2f}" if ratios else "", _left_out(rounds)]
+
+
+def shares(rounds: Sequence[Round | str], base: Sequence[Round | str]) -> list[float]:
+    """Goodput against another's in the same round, which had the same requests; of the rounds that both have."""
+    pairs = [
+        (figure([mine], "goodput_per_s"), figure([other], "goodput_per_s"))
+        for mine, other in zip(rounds, base, strict=False)
+    ]
+    return [mine[0] / other[0] for mine, other in pairs if mine and other and other[0]]
+
+
+def _left_out(rounds: Sequence[Round | str]) -> str:
+    """Why a row rests on fewer rounds than were made; '' where it rests on all, or on none."""
+    why = [one for one in rounds if isinstance(one, str)]
+    return f"{len(why)} of {len(rounds)} rounds: {why[0]}" if 0 < len(why) < len(rounds) else ""
 
 
 def _cell(found: Spread | None, times: float) -> str:
@@ -84,18 +111,15 @@ def html(run: dict[str, Any], what: dict[str, str]) -> str:
     """The report."""
     found: Found = run["strategies"]
     head, *lines = rows(found, what)
-    facts = {name: run[name] for name in ("when", "machine", "profile", "set", "scenario", "slo", "seconds", "rounds")}
-    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
     plots = "".join(f"<div>{one}</div>" for one in _plots(found, run["loads"]))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>Strategies: {escape(run["profile"])}</title><style>{STYLE}</style></head>
-<body><h1>Strategies on {escape(run["profile"])}</h1><dl>{listed}</dl>
+    return page(
+        f"Strategies: {run['profile']}",
+        f"""<h1>Strategies on {escape(run["profile"])}</h1>{facts({name: run[name] for name in FACTS})}
 <p>Each has the same load; medians of the rounds, with the lowest and highest where there are several; times in ms. What did not help
 is shown too.</p>
 {html_table(head, lines)}
-<h2>Plots</h2><div class="plots">{plots}</div></body></html>
-"""
+<h2>Plots</h2><div class="plots">{plots}</div>""",
+    )
 
 
 def _plots(found: Found, loads: Sequence[str]) -> list[str]:
@@ -103,15 +127,16 @@ def _plots(found: Found, loads: Sequence[str]) -> list[str]:
     shown = []
     for key, title, unit, times in PLOTS:
         told = [
-            Bar(name, *(value * times for value in spread))
+            Bar(name, mid * times, low * times, high * times, is_reference=name == ALL.name)
             for name, each in found.items()
             if (spread := figure(each[loads[-1]], key)) is not None
+            for mid, low, high in [spread]
         ]
         shown.append(bars(f"{title} at {loads[-1]}", unit, told))
         if len(loads) > 1:
             amounts = [float(load.split("/")[0].split()[0]) for load in loads]
             lines = [Line(name, _over(each, loads, amounts, key, times)) for name, each in found.items()]
-            shown.append(plot(title, loads[-1].lstrip("0123456789. ") or "load", unit, lines))
+            shown.append(plot(title, "offered requests/s" if loads[-1].endswith("/s") else "users", unit, lines))
     return shown
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from http.client import HTTPException
 from statistics import fmean
 from urllib.error import URLError
@@ -30,15 +31,16 @@ MEANS = {"kv cache"}  # a share of each engine's own: of several, their mean
 
 
 class Watch(Sampler):
-    """Looks at the endpoint and the cards every second."""
+    """Looks at the gateway, its engines and the cards every second.
+
+    ``url``: the endpoint, where its own figures are wanted, and the engine's where it is one; '' where only engines are.
+    """
 
     every_s = EVERY_S
 
-    def __init__(self, url: str, engine: str, key: str) -> None:
+    def __init__(self, url: str, engines: Sequence[str], key: str) -> None:
         super().__init__()
-        self._pages = [(url, GATEWAY_SERIES, key)] + (
-            [(engine, ENGINE_SERIES, "")] if engine else [(url, ENGINE_SERIES, key)]
-        )
+        self._url, self._engines, self._key = url, engines, key
         self.samples: list[dict[str, float]] = []
         self._began = time.monotonic()
 
@@ -46,9 +48,11 @@ class Watch(Sampler):
         self.samples.append({"at": round(time.monotonic() - self._began, 2), **self._look()})
 
     def _look(self) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for url, series, key in self._pages:
-            found = {**sums(page(url + "/metrics", key), series), **found}
+        own = page(self._url + "/metrics", self._key) if self._url else ""
+        pages = [page(engine + "/metrics", "") for engine in self._engines] or [own]
+        # Of some of the engines the sum would be too little.
+        found = sums("\n".join(pages), ENGINE_SERIES) if all(pages) else {}
+        found |= sums(own, GATEWAY_SERIES)
         if "kv cache" in found:
             found["kv cache"] *= 100
         if cards := gpu_use():

@@ -98,6 +98,9 @@ def strategies_of_two_loads() -> str:
         "set": [],
         "scenario": "chat",
         "slo": {},
+        "seed": 1,
+        "any_event": False,
+        "command": "launcher bench strategies " + "y" * 100,
     }
     run |= {"seconds": 30, "rounds": 2, "loads": ["50 users", "100 users"], "strategies": found}
     return strategies_report.html(run, dict.fromkeys(found, "the profile with a few keys changed"))

@@ -16,10 +16,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from loadtests import bench, watch
-from loadtests.plots import Line, _Axis, plot
+from loadtests import bench, crosscheck, watch
+from loadtests.bars import Bar, bars
+from loadtests.compared import compared
+from loadtests.plots import COLOURS, Line, _Axis, plot
 from loadtests.progress import Progress
-from loadtests.report import compared, html, html_table, middle, text_table
+from loadtests.report import html, html_table, markdown_table, text_table
+from loadtests.rounds import middle
 from tests.fakes.process import FakeEngine
 from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
@@ -212,7 +215,82 @@ def test_the_key_is_not_in_what_is_kept(told: list[str], tmp_path: Path, monkeyp
     assert "--rates 1 --seed 2" in kept
 
 
+def test_other_secrets_are_not_in_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_loads(monkeypatch, group(), group())
+    out = tmp_path / "x.html"
+    told = ["http://me:s3cret@127.0.0.1:9", "--set", "engine.env.HF_TOKEN=s3cret", "--rates", "1", "--out", str(out)]
+    assert bench.main(told) == 0
+    assert "s3cret" not in out.read_text() + out.with_suffix(".json").read_text()
+
+
+def test_who_is_stopped_while_writing_keeps_the_figures_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "x.html"
+    bench.keep(made(), out)
+    before = out.with_suffix(".json").read_text()
+
+    def stopped(path: Path, text: str, **_: Any) -> None:
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bench.keep(made(group(), group()), out)
+    assert out.with_suffix(".json").read_text() == before
+
+
+def test_a_closed_loop_has_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, ...]] = []
+    monkeypatch.setattr(bench.Driver, "load", lambda _, *options: told.append(options))
+    driver = bench.Driver(bench.options(["http://127.0.0.1:9"], ()), "http://127.0.0.1:9")
+    driver.closed_loop(2, 1.0, 7)
+    driver.closed_loop(2, 1.0)
+    assert [one[-2:] for one in told] == [("--seed", "7"), ("--seed", "1")]
+
+
+def test_both_clients_of_a_cross_check_have_the_key_from_their_environment(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    run = subprocess.run
+
+    def seen(command: list[str], **more: Any) -> Any:
+        commands.append(command)
+        return run(command, **more)
+
+    theirs = "import os; assert os.environ['OPENAI_API_KEY'][::-1] == 'terc3s'; open({path!r}, 'w').write('{{}}')"
+    monkeypatch.setattr(crosscheck, "VLLM_BENCH", theirs.format(path=str(tmp_path / "vllm.json")))
+    monkeypatch.setattr(subprocess, "run", seen)
+    engine.call_now("/_fake/set", {"first_token_s": 0.05})
+    chosen = crosscheck.options([engine.url, "--key", "s3cret", "--users", "1"])
+    crosscheck.by_vllm(chosen, engine.url, {"id": "smollm2"}, tmp_path)
+    crosscheck.by_us(chosen, engine.url, 1.0, tmp_path)
+    assert len(commands) == 2
+    assert not any("s3cret" in part or part == "--key" for command in commands for part in command)
+    asked = [one for one in engine.call_now("/_fake/seen")["requests"] if one["body"]]
+    assert {dict(one["headers"]).get("authorization") for one in asked} == {"Bearer s3cret"}
+
+
 class TestWatch:
+    def test_each_page_is_fetched_once_and_all_engines_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pages = {
+            "a": "vllm:num_requests_running 3\nvllm:kv_cache_usage_perc 0.5\n",
+            "b": "vllm:num_requests_running 4\nvllm:kv_cache_usage_perc 0.7\n",
+            "g": "launcher_queued 2\nvllm:num_requests_running 1\n",
+        }
+        asked: list[str] = []
+
+        def page(url: str, key: str) -> str:
+            asked.append(url)
+            return pages.get(url.removesuffix("/metrics"), "")
+
+        monkeypatch.setattr(watch, "page", page)
+        monkeypatch.setattr(watch, "gpu_use", list)
+        assert watch.Watch("g", ["a", "b"], "")._look() == {"queued": 2, "in flight": 7, "kv cache": pytest.approx(60)}
+        assert watch.Watch("g", [], "")._look() == {"queued": 2, "in flight": 1}
+        assert watch.Watch("", ["a"], "")._look() == {"in flight": 3, "kv cache": 50}
+        assert watch.Watch("g", ["a", "gone"], "")._look() == {"queued": 2}
+        assert sorted(asked) == ["a/metrics"] * 3 + ["b/metrics"] + ["g/metrics"] * 3 + ["gone/metrics"]
+
     def test_shares_of_several_engines_are_a_mean(self) -> None:
         text = 'vllm:kv_cache_usage_perc{e="0"} 0.9\nvllm:kv_cache_usage_perc{e="1"} 8e-1\nvllm:num_requests_running{e="0"} 3.0\n'
         text += 'vllm:num_requests_running{e="1"} 4.0\nvllm:num_requests_waiting NaN\n'
@@ -312,6 +390,10 @@ class TestReport:
             "<td>4</td><td>–</td><td></td>",
         ]
 
+    def test_markdown(self) -> None:
+        told = markdown_table([("n", "req/s", "tokens/s"), ("1", "2", "3"), ("2", "a | b")])
+        assert told == "| n | req/s | tokens/s |\n| --- | --- | --- |\n| 1 | 2 | 3 |\n| 2 | a / b |  |"
+
     def test_medians_of_the_rounds(self) -> None:
         run = made(group(0.1), group(0.3), group(0.2))
         assert middle(run["rates"][0], "ttft.p50") == (0.2, 0.1, 0.3)
@@ -342,6 +424,10 @@ class TestPlots:
         assert _Axis(0, 97, 0, 1).ticks == [0, 20, 40, 60, 80]
         assert _Axis(0.9, 120, 0, 1, True).ticks == [1, 2, 5, 10, 20, 50, 100]
         assert _Axis(5, 5, 0, 1).ticks
+
+    def test_a_bar_has_its_colour_by_what_it_is(self) -> None:
+        colours = re.findall('fill="(#.*?)"', bars("A", "x", [Bar("a", 1, 1, 1), Bar("b", 1, 1, 1, is_reference=True)]))
+        assert colours == [COLOURS[0], COLOURS[2]]
 
     def test_nothing_to_draw_is_said(self) -> None:
         assert "Nothing was measured" in plot("A", "x", "y", [Line("one", [])])

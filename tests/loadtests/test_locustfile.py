@@ -217,6 +217,23 @@ def test_a_backlog_that_is_worked_off_later_raises_no_rate() -> None:
         assert one["goodput_per_s"] == pytest.approx(good_per_s, rel=0.01)
 
 
+def test_a_closed_loop_that_was_good_for_a_second_has_not_been_good_throughout() -> None:
+    """1,500 answers in 33 s, of which the first fifty are good and the first hundred are served."""
+    found = Figures({"e2e": 1.0})
+    found.begin(0.0)
+    for number in range(1500):
+        at = number * 33 / 1500
+        ended = at + (0.5 if number < 50 else 1.5)
+        is_served = number < 100
+        found.add(
+            "chat", Answer(at, at, ended, [ended], 200 if is_served else 429, reason="" if is_served else "429 full")
+        )
+    one = found.data()["scenarios"]["all"]
+    assert (one["good"], one["served"]) == (50, 100)
+    assert one["goodput_per_s"] == pytest.approx(50 / 33, rel=0.01)
+    assert one["served_per_s"] == pytest.approx(100 / 33, rel=0.01)
+
+
 def test_an_answer_without_text_is_as_late_as_its_end() -> None:
     found = Figures({"ttft": 0.1})
     found.add("chat", answer_of(0.0, 50.0))
