@@ -6,18 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+
+class Count(MofNCompleteColumn):
+    """So many of all; nothing where nobody knows how many there will be."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
+
 
 class Progress:
     """A bar on stderr where that is a terminal, a line for each step elsewhere."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
-
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._bar = Bar(
-            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console,
+            TextColumn("{task.description}", markup=False), BarColumn(), Count(), TimeElapsedColumn(), console=self._console,
             disable=not self._console.is_terminal,
         )  # fmt: skip
         self._task: Any = None

@@ -38,7 +38,10 @@ from launcher.profile.model import VllmEngine
 from launcher.profile.units import MIB
 from launcher.up.hosts import free_port
 from launcher.up.prepare import require_vllm
-from loadtests.deployment import make_room, say, stoppable
+from loadtests.deployment import say, stoppable
+from loadtests.failures import Failed
+from loadtests.files import make_room, write_whole
+from loadtests.resumed import identity, kept_sets, same_run
 from loadtests.starts_engine import start, wait_for_memory
 from loadtests.starts_table import table
 
@@ -62,7 +65,7 @@ class Case:
         """What is known before the start. Bytes are of one card, tokens of the replica."""
         budget = self.plan.budget
         return {
-            "sets": list(self.sets),
+            "sets": kept_sets(self.sets),
             "card": self.loaded.profile.hardware.gpu,
             "verdict": self.plan.verdict,
             "errors": [finding.code for finding in self.plan.errors],
@@ -151,15 +154,21 @@ def measure(cases: Sequence[Case], results: dict[str, Any], out: Path) -> None:
 
 
 def write(out: Path, results: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    part = out.with_name(out.name + ".part")
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    part.replace(out)
+    write_whole(out, json.dumps(results, indent=1) + "\n")
+
+
+def earlier_starts(out: Path, profile: Path) -> dict[str, Any]:
+    """What is in --out with its starts, or the beginning of it. Raises Failed for a file of anything else, and as `identity`."""
+    load, about = {"profile": str(profile)}, identity(str(profile))
+    run = same_run(out, load, about, "starts") or {"starts": {}}
+    if not isinstance(run.get("starts"), dict):
+        raise Failed(f"{out} has no starts in it: name another --out, or remove it")
+    return {"version": 1, "measurement": "starts", **about, "load": load, "starts": run["starts"]}
 
 
 def is_measured(results: dict[str, Any], name: str, sets: tuple[str, ...]) -> bool:
     row = results["starts"].get(name, {})
-    return "outcome" in row and row["sets"] == list(sets)
+    return "outcome" in row and row["sets"] == kept_sets(sets)
 
 
 def options() -> argparse.Namespace:
@@ -182,25 +191,32 @@ def main() -> None:
     chosen = options()
     try:
         make_room(chosen.out)
+        if chosen.markdown:
+            make_room(chosen.markdown, "--markdown")
         settings = chosen_of(read_settings(chosen.settings), chosen.only)
-        results = json.loads(chosen.out.read_text()) if chosen.out.exists() else {"starts": {}}
-        results["profile"] = str(chosen.profile)
+        results = earlier_starts(chosen.out, chosen.profile)
         left = {name: sets for name, sets in settings.items() if not is_measured(results, name, sets)}
-        measure([make_case(chosen.profile, name, sets) for name, sets in left.items()], results, chosen.out)
-    except LauncherError as error:
-        raise SystemExit(f"{error.message}\n→ {error.hint}") from None
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+        cases = [make_case(chosen.profile, name, sets) for name, sets in left.items()]
+    except (LauncherError, ValueError, Failed) as error:
+        raise SystemExit(sentence(error)) from None
+    try:
+        measure(cases, results, chosen.out)
+    except (LauncherError, ValueError) as error:
+        raise SystemExit(sentence(error)) from None
     except KeyboardInterrupt:
-        show(json.loads(chosen.out.read_text()) if chosen.out.exists() else {"starts": {}}, chosen.markdown)
         raise SystemExit(EXIT_INTERRUPTED) from None
-    show(results, chosen.markdown)
+    finally:  # whatever ended it, what was measured is shown
+        show(results, chosen.markdown)
+
+
+def sentence(error: Exception) -> str:
+    return f"{error.message}\n→ {error.hint}" if isinstance(error, LauncherError) else str(error)
 
 
 def show(results: dict[str, Any], markdown: Path | None) -> None:
     text = table(results["starts"])
     if markdown:
-        markdown.write_text(text, encoding="utf-8")
+        write_whole(markdown, text)
     sys.stdout.write(text)
 
 

@@ -22,7 +22,7 @@ from launcher.profile.units import GIB, MIB
 from launcher.supervise.child import kill_session
 from loadtests.starts_table import ENDED, STARTED, TIMED_OUT
 
-START_S = 240.0  # for each start; an engine that is neither up nor gone by then is given up
+KILLED_S = 30.0  # for the kernel to end what was killed
 GIVEN_BACK_S = 60.0  # for the driver to give a killed engine's memory back
 SLACK = 64 * MIB  # by which a card's used memory may differ from what it was
 
@@ -75,7 +75,10 @@ def lines_of(process: subprocess.Popen[str], log: IO[str], within_s: float) -> I
 
 
 def start(command: EngineCommand, profile: Profile, log: Path) -> dict[str, Any]:
-    """Starts an engine, reads what it says and kills it. Returns the outcome, and why where it did not come up."""
+    """Starts an engine, reads what it says and kills it. Returns the outcome, and why where it did not come up.
+
+    One that is neither up nor gone within timeouts.start is given up. Raises ValueError where it cannot be killed.
+    """
     environment, began, seen = command.environment(os.environ), time.monotonic(), Seen()
     process = subprocess.Popen(
         command.argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -83,7 +86,7 @@ def start(command: EngineCommand, profile: Profile, log: Path) -> dict[str, Any]
     )  # fmt: skip
     try:
         with log.open("w", encoding="utf-8") as file:
-            is_up = seen.read(lines_of(process, file, START_S))
+            is_up = seen.read(lines_of(process, file, profile.timeouts.start))
         seconds = round(time.monotonic() - began, 1)
         if not is_up:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -91,15 +94,27 @@ def start(command: EngineCommand, profile: Profile, log: Path) -> dict[str, Any]
         outcome = {"outcome": STARTED} if is_up else why_not(profile, seen.lines, process.returncode)
         return {"seconds": seconds, "facts": seen.facts, **outcome}
     finally:
-        while kill_session(process.pid):
-            time.sleep(0.1)
-        process.wait()
+        end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kills an engine and all below it. Raises ValueError where the kernel does not let go of one: it would hold the card's memory."""
+    deadline = time.monotonic() + KILLED_S
+    while left := kill_session(process.pid):
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"process {', '.join(map(str, left))} of the engine is still there {KILLED_S:g} s after SIGKILL: it waits in the kernel, "
+                "most likely for the card's driver; restart the machine, then go on with the same --out"
+            )
+        time.sleep(0.1)
+    process.wait()
 
 
 def why_not(profile: Profile, lines: Sequence[str], code: int | None) -> dict[str, Any]:
     """The outcome of a start that did not come up; ``code`` as subprocess has it, None: it still runs."""
     if code is None:
-        return {"outcome": TIMED_OUT, "why": f"neither ready nor ended within {START_S:g} s"}
+        why = f"neither ready nor ended within {profile.timeouts.start:g} s: allow more with timeouts.start"
+        return {"outcome": TIMED_OUT, "why": why}
     exit_code, signal = (code, None) if code >= 0 else (None, -code)
     found = diagnose(lines, profile, exit_code, signal)
     return {"outcome": ENDED, "why": found.cause, "diagnosis": found.name, "evidence": list(found.evidence)}

@@ -9,6 +9,12 @@ from typing import Any
 from launcher.profile.units import GIB
 
 STARTED, ENDED, TIMED_OUT = "started", "ended", "timed out"
+# What launcher/engine names an end by which a plan foretells: no memory, or numbers that do not go together. Any other end (a
+# kernel that is missing, a port that is taken, a log without a reason) says nothing of the plan.
+FORETOLD = frozenset({
+    "kv-too-small", "no-kv", "card-in-use", "ram-in-use", "sampler-memory", "cuda-memory", "main-memory", "max-len",
+    "batch-below-len", "batch-below-seqs", "heads",
+})  # fmt: skip
 HEAD = "| setting | verdict | vLLM | KV predicted GiB | KV vLLM GiB | error % |\n|---|---|---|---|---|---|"
 Row = Mapping[str, Any]
 
@@ -22,8 +28,10 @@ def error_percent(row: Row) -> float | None:
 
 
 def is_right(row: Row) -> bool | None:
-    """Whether the start went as the verdict said; None where the plan could not tell, or vLLM did not in time."""
+    """Whether the start went as the verdict said; None where the plan could not tell, or how it went says nothing of the plan."""
     if row["verdict"] == "unknown" or row.get("outcome") not in (STARTED, ENDED):
+        return None
+    if row["outcome"] == ENDED and row.get("diagnosis") not in FORETOLD:
         return None
     return bool((row["verdict"] == "fits") == (row["outcome"] == STARTED))
 
@@ -37,8 +45,11 @@ def table(starts: Mapping[str, Row]) -> str:
         if row["outcome"] == STARTED and (error := error_percent(row)) is not None
     }
     told = [right for row in done.values() if (right := is_right(row)) is not None]
+    undecided = [name for name, row in done.items() if is_right(row) is None]
     lines = [HEAD, *(_line(name, row) for name, row in done.items()), ""]
-    lines.append(f"Right verdicts: {sum(told)} of {len(told)}.")
+    lines.append(
+        f"Right verdicts: {sum(told)} of {len(told)}." + (f" Undecided: {', '.join(undecided)}." if undecided else "")
+    )
     if errors:
         worst = max(errors, key=lambda name: abs(errors[name]))
         lines.append(
@@ -54,6 +65,8 @@ def _line(name: str, row: Row) -> str:
     verdict = row["verdict"].replace("_", " ") + (f" ({', '.join(row['errors'])})" if row["errors"] else "")
     if is_right(row) is False:
         verdict = f"**wrong:** {verdict}"
+    elif is_right(row) is None and row["verdict"] != "unknown":
+        verdict = f"undecided: {verdict}"
     vllm = f"started, {row['seconds']:.0f} s" if row["outcome"] == STARTED else row["why"]
     predicted, real, error = row["kv_bytes"], row["facts"].get("kv_gib"), error_percent(row)
     cells = (

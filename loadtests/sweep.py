@@ -15,28 +15,26 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from html import escape
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 from launcher.errors import LauncherError
 from launcher.probe.gpus import gpu_use
-from launcher.profile.load import load_profile
-from loadtests.deployment import Deployment, make_room_for_report
-from loadtests.driver import INTERRUPTED, Driver, Failed, machine, reason
+from loadtests.deployment import Deployment
+from loadtests.driver import INTERRUPTED, Driver
+from loadtests.failures import Failed
 from loadtests.figures import limits_of
-from loadtests.planned import refused
-from loadtests.plots import Line, plot
+from loadtests.files import make_room_for_report, write_whole
+from loadtests.planned import in_full, refused
 from loadtests.progress import Progress
-from loadtests.report import COLUMNS, POLICY, STYLE, html_table, value_of
-from loadtests.resumed import earlier, fingerprint
+from loadtests.resumed import earlier, identity, load_of
 from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS
+from loadtests.sweep_report import ONCE, Row, html, table
 
 GIB = 2**30
 WARM_UP_S = 5.0
-ONCE = "Each row is one round: measure the best ones again before you believe small differences."
-Row = dict[str, Any]  # settings, and: figures with memory_gib, or why
+__all__ = ["html", "main", "measured", "table", "varied"]
 
 
 def options(argv: Sequence[str]) -> argparse.Namespace:
@@ -95,22 +93,18 @@ def main(argv: Sequence[str]) -> int:
     """0: done. 1: a sentence says why not. 130: it was interrupted, and what was measured is kept."""
     chosen = options(argv)
     figures = chosen.out.with_suffix(".json")
-    load = {"profile": chosen.target, "set": chosen.set, "scenario": chosen.scenario, "users": chosen.users}
-    load |= {"seconds": chosen.seconds, "slo": limits_of(chosen.slo), "scale": chosen.scale}
-    load |= {"any_event": chosen.any_event}
+    load = load_of(chosen, "scenario", "users", "seconds", "scale", "any_event")
     try:
-        load_profile(Path(chosen.target))
-        profile = fingerprint(chosen.target)
-        rows = earlier(figures, load, profile, "sweep")
+        about = identity(chosen.target, chosen.set)
+        rows = earlier(figures, load, about, "sweep")
     except LauncherError as error:
         sys.stderr.write(f"error: {error.message}\n→ {error.hint}\n")
         return 1
     except Failed as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    progress = Progress()
-    every = combinations(chosen.vary)
-    ended = 0
+    run = {"version": 1, "measurement": "sweep", "when": "", **about, "load": load, "rows": rows}
+    progress, every, ended = Progress(), combinations(chosen.vary), 0
     with progress.shown():
         progress.begin(len(every))
         try:
@@ -118,13 +112,10 @@ def main(argv: Sequence[str]) -> int:
                 progress.at(", ".join(f"{key}={value}" for key, value in settings.items()))
                 if not any(row["settings"] == settings for row in rows):
                     rows.append(measured(chosen, settings))
-                    run = {
-                        "version": 1, "measurement": "sweep", "when": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "load": load,
-                        "profile_sha256": profile, "rows": rows,
-                    }  # fmt: skip
-                    figures.write_text(json.dumps(run) + "\n")
-                    if why := rows[-1].get("why"):
-                        progress.say(why)
+                    run["when"] = time.strftime("%Y-%m-%d %H:%M")
+                    write_whole(figures, json.dumps(run) + "\n")
+                    if "why" in rows[-1]:
+                        progress.say("\n".join(filter(None, (rows[-1]["why"], rows[-1].get("remedy")))))
                 progress.step()
         except KeyboardInterrupt:
             if not rows:
@@ -132,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
             ended = INTERRUPTED
             progress.say("It was interrupted: run it again with the same --out, and it goes on from there.")
     rows = [row for settings in every for row in rows if row["settings"] == settings]
-    chosen.out.write_text(html(load, rows), encoding="utf-8")
+    write_whole(chosen.out, html(load, rows, {"machine": about["machine"], "vllm": about["vllm"]}))
     sys.stdout.write(f"{table(rows)}\n\n{ONCE}\n")
     sys.stderr.write(f"report: {chosen.out}, figures: {figures}\n")
     return ended
@@ -142,15 +133,21 @@ def measured(chosen: argparse.Namespace, settings: dict[str, str]) -> Row:
     """One combination: its figures, or why there are none."""
     sets = [*chosen.set, *(f"{key}={value}" for key, value in settings.items())]
     if (why := refused(chosen.target, sets)) is not None:
-        return {"settings": settings, "why": f"not started: {why}"}
+        return not_measured(settings, f"not started: {why}")
     try:
         with Deployment(str(Path(chosen.target).resolve()), sets) as deployment, Memory(deployment.pid) as memory:
             driver = Driver(chosen, deployment.gateway)
             driver.closed_loop(chosen.users, WARM_UP_S)
             found = driver.closed_loop(chosen.users, chosen.seconds)
-    except (SystemExit, Failed) as error:
-        return {"settings": settings, "why": reason(error)}
+    except (SystemExit, Failed, OSError, HTTPException) as error:
+        return not_measured(settings, in_full(error))
     return {"settings": settings, "figures": found["scenarios"]["all"], "memory_gib": memory.most_bytes / GIB}
+
+
+def not_measured(settings: dict[str, str], told: str) -> Row:
+    """The sentence is for the table, its remedy for the terminal."""
+    why, _, remedy = told.partition("\n")
+    return {"settings": settings, "why": why, **({"remedy": remedy} if remedy else {})}
 
 
 class Memory(Sampler):
@@ -188,78 +185,3 @@ def resident(pid: int) -> int:
         return 0
     _, found, rest = fields.partition("VmRSS:")
     return int(rest.split()[0]) * 1024 if found else 0
-
-
-# What is shown.
-
-
-def cells(row: Row) -> list[str]:
-    """The cells behind the settings."""
-    if "why" in row:
-        return [row["why"], *[""] * len(COLUMNS)]
-    values = [value_of(row["figures"], key) for key, _, _ in COLUMNS]
-    shown = [
-        "–" if value is None else f"{value * times:.3g}" for value, (_, _, times) in zip(values, COLUMNS, strict=True)
-    ]
-    return [f"{row['memory_gib']:.2f}", *shown]
-
-
-def table(rows: Sequence[Row]) -> str:
-    """For a terminal, and for Markdown."""
-    keys = list(rows[0]["settings"]) if rows else []
-    head = [*keys, "memory GiB", *(name for _, name, _ in COLUMNS)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += [
-        "| " + " | ".join([*row["settings"].values(), *(cell.replace("|", "/") for cell in cells(row))]) + " |"
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def pareto(rows: Sequence[Row]) -> list[Row]:
-    """Those that no other beats in both tokens a second and TTFT p99, the quickest first."""
-    placed = [
-        (value_of(row["figures"], "ttft.p99"), value_of(row["figures"], "output_tokens_per_s"), row)
-        for row in rows
-        if "figures" in row
-    ]
-    known = sorted(
-        ((ttft, tokens, row) for ttft, tokens, row in placed if ttft is not None and tokens is not None),
-        key=lambda one: one[:2],
-    )
-    best, found = -1.0, []
-    for _, tokens, row in known:
-        if tokens > best:
-            best = tokens
-            found.append(row)
-    return found
-
-
-def place(row: Row) -> tuple[float, float]:
-    """Where it is in the plot: TTFT p99 in ms, answer tokens a second."""
-    figures = row["figures"]
-    return 1000 * (value_of(figures, "ttft.p99") or 0), value_of(figures, "output_tokens_per_s") or 0
-
-
-def html(load: dict[str, Any], rows: Sequence[Row]) -> str:
-    """The report."""
-    measured_rows = [row for row in rows if "figures" in row]
-    front = [place(row) for row in pareto(rows)]
-    others = sorted(place(row) for row in measured_rows)
-    svg = plot(
-        "Answer tokens against the wait for the first",
-        "TTFT p99, ms",
-        "tokens/s",
-        [Line("best of its kind", front), Line("all", others, is_joined=False)],
-    )
-    lines = [line.strip("| ").split(" | ") for line in table(rows).splitlines()]
-    facts = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in {**load, "machine": machine()}.items()
-    )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>Sweep: {escape(str(load["profile"]))}</title><style>{STYLE}</style></head>
-<body><h1>Sweep of {escape(str(load["profile"]))}</h1><dl>{facts}</dl>
-{html_table(lines[0], lines[2:])}<p>{ONCE}</p><div class="plots"><div>{svg}</div></div></body></html>
-"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from statistics import median
@@ -9,8 +10,11 @@ from typing import Any
 
 import yaml
 
+from loadtests.facts import cell, fact, facts_of
+from loadtests.page import facts, page
 from loadtests.plots import Line, plot
-from loadtests.report import POLICY, STYLE, html_table, value_of
+from loadtests.rounds import value_of
+from loadtests.tables import html_table, markdown_table
 
 Rows = Sequence[dict[str, Any]]
 COLUMNS = (
@@ -23,82 +27,115 @@ COLUMNS = (
 CLOSED = "as it can"
 
 
-def table(rows: Rows, keys: Sequence[str]) -> str:
-    """Markdown: every trial in the order of the settings and rates; times in ms."""
-    head, *lines = cells(rows, keys)
-    shown = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in shown)
+def is_good(figures: dict[str, Any], percentile: float) -> bool:
+    """Whether so many of a hundred requests were answered within the limits. As a product: 999 of 1,000 are 99.9 %."""
+    return bool(figures["sent"]) and 100 * figures["good"] >= percentile * figures["sent"] - 1e-6
 
 
-def cells(rows: Rows, keys: Sequence[str]) -> list[list[str]]:
-    head = [*keys, "offered/s", "good", "refused", *(name for _, name, _ in COLUMNS)]
-    ordered = sorted(rows, key=lambda row: (len(row["settings"]), sorted(row["settings"].items()), row["rate"] or 0.0))
-    return [head, *(_line(row, keys, len(head)) for row in ordered)]
+def table(rows: Rows, keys: Sequence[str], seed: int) -> str:
+    """Markdown: every trial in the order of the settings and rates; times in ms. ``keys`` come first, ``seed`` is the search's."""
+    return markdown_table(cells(rows, keys, seed))
 
 
-def _line(row: dict[str, Any], keys: Sequence[str], width: int) -> list[str]:
+def cells(rows: Rows, keys: Sequence[str], seed: int | None) -> list[list[str]]:
+    """An earlier run may have moved other keys than this one: they have columns too."""
+    keys = list(dict.fromkeys([*keys, *sorted({key for row in rows for key in row["settings"]})]))
+    head = [*keys, "offered/s", "trial", "good", "refused", *(name for _, name, _ in COLUMNS)]
+    ordered = sorted(rows, key=lambda row: (_order(row["settings"]), row["rate"] or 0.0))
+    return [head, *(_line(row, keys, len(head), seed) for row in ordered)]
+
+
+def _order(settings: dict[str, str]) -> tuple[Any, ...]:
+    """Numbers as numbers: 1, 128, 1024."""
+    return len(settings), [(key, _amount(value)) for key, value in sorted(settings.items())]
+
+
+def _amount(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return math.inf, value
+
+
+def _line(row: dict[str, Any], keys: Sequence[str], width: int, seed: int | None) -> list[str]:
     first = [row["settings"].get(key, "·") for key in keys]
+    if row["rate"] is None:
+        first += ["", ""]
+    else:
+        kind = "search" if row.get("seed") == seed else "again"
+        first += [f"{row['rate']:g}", kind] if row["rate"] else [CLOSED, "capacity"]
     if "why" in row:
-        told = [*first, "" if row["rate"] is None else f"{row['rate']:g}", row["why"]]
-        return told + [""] * (width - len(told))
+        return [*first, row["why"]] + [""] * (width - len(first) - 1)
     figures = row["figures"]
-    values = [(value_of(figures, key), times) for key, _, times in COLUMNS]
-    rate = f"{row['rate']:g}" if row["rate"] else CLOSED
     counts = [f"{figures['good']}/{figures['sent']}", str(figures["refused"])]
-    return [*first, rate, *counts, *("–" if value is None else f"{value * times:.3g}" for value, times in values)]
+    return [*first, *counts, *(cell(value_of(figures, key), times) for key, _, times in COLUMNS)]
 
 
-def paste(best: dict[str, str], rate: float, own: float | None, rows: Rows, load: dict[str, Any]) -> str:
-    """What was found as lines of the profile, with what they rest on."""
-    limits = ", ".join(f"{name} ≤ {value:g} s" for name, value in load["slo"].items())
-    basis = f"{load['scenario']}, {limits} for {load['percentile']:g} % of the requests"
+def paste(
+    best: dict[str, str], rate: float, own: float | None, rows: Rows, load: dict[str, Any], bound: str = ""
+) -> str:
+    """What was found as lines of the profile, with what they rest on; ``bound``: why it is no more than a lower bound."""
+    basis = f"{load['scenario']}, {fact(load['slo'])} for {load['percentile']:g} % of the requests"
     told = f"# {rate:.3g} requests/s held ({basis}); measured again: {_again(rows, best, rate, load)}"
+    if bound:
+        told += f"\n# This is a lower bound: {bound}"
+    if not (is_held := held_again(best, rate, rows, load)):
+        told += "\n# It did not hold again: measure longer (--seconds), or ask for less"
     if not best:
-        return f"{told}\n# No other setting that was tried holds more than the profile's own values: nothing to change."
+        none = "No other setting that was tried was seen to hold more than the profile's own values"
+        return f"{told}\n# {none}" + (": nothing to change." if is_held and not bound else ".")
     before = "no rate at all" if own is None else f"{own:.3g}/s; measured again: {_again(rows, {}, own, load)}"
+    lines = _nested(best).splitlines()
+    return "\n".join(
+        [told, f"# the profile's own values held {before}", *(lines if is_held else (f"# {line}" for line in lines))]
+    )
+
+
+def _nested(settings: dict[str, str]) -> str:
+    """Dotted keys as the YAML of a profile."""
     nested: dict[str, Any] = {}
-    for key, value in best.items():
+    for key, value in settings.items():
         *parents, name = key.split(".")
         place = nested
         for parent in parents:
             place = place.setdefault(parent, {})
         place[name] = yaml.safe_load(value)
-    return f"{told}\n# the profile's own values held {before}\n{yaml.safe_dump(nested, sort_keys=False).rstrip()}"
+    return yaml.safe_dump(nested, sort_keys=False)
+
+
+def held_again(settings: dict[str, str], rate: float, rows: Rows, load: dict[str, Any]) -> bool:
+    """Whether at least half of the rounds hold in which it was measured again; where there are none, nothing speaks against it."""
+    held = [is_good(one, load["percentile"]) for one in _later(rows, settings, rate, load)]
+    return 2 * sum(held) >= len(held)
 
 
 def _again(rows: Rows, settings: dict[str, str], rate: float, load: dict[str, Any]) -> str:
-    """Of the rounds with other arrivals than the search had."""
-    key = {"settings": settings, "rate": float(f"{rate:.4g}")}
-    later = [
-        row["figures"]
-        for row in rows
-        if key.items() <= row.items() and "figures" in row and row["seed"] != load["seed"]
-    ]
-    shares = [one["good"] / one["sent"] for one in later if one["sent"]]
-    if not shares:
+    later = _later(rows, settings, rate, load)
+    if not later:
         return "not yet"
-    held = sum(share >= load["percentile"] / 100 for share in shares)
-    return f"held in {held} of {len(shares)} rounds, {median(shares):.1%} good"
+    held = sum(is_good(one, load["percentile"]) for one in later)
+    return f"held in {held} of {len(later)} rounds, {median(one['good'] / one['sent'] for one in later):.1%} good"
+
+
+def _later(rows: Rows, settings: dict[str, str], rate: float, load: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of the rounds with other arrivals than the search had."""
+    key = {"settings": settings, "rate": float(f"{rate:.4g}")}
+    found = [row for row in rows if key.items() <= row.items() and "figures" in row and row["seed"] != load["seed"]]
+    return [row["figures"] for row in found if row["figures"]["sent"]]
 
 
 def html(run: dict[str, Any]) -> str:
     """The report."""
     rows, load = run["rows"], run["load"]
-    keys = sorted({key for row in rows for key in row["settings"]})
-    head, *lines = cells(rows, keys)
-    facts = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in {"when": run["when"], "machine": run["machine"], **load}.items()
-    )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>Tuning {escape(str(load["profile"]))}</title><style>{STYLE}</style></head>
-<body><h1>Tuning {escape(str(load["profile"]))}</h1><dl>{facts}</dl>
+    head, *lines = cells(rows, (), load.get("seed"))
+    name = f"Tuning {load['profile']}"
+    known: dict[str, Any] = {key: run[key] for key in ("when", "machine", "vllm") if key in run}
+    body = f"""<h1>{escape(name)}</h1>{facts(facts_of({**known, **load}))}
 <p>Each row is a trial: so many requests a second (open loop), and how many were answered within the limits. A dot: the
-profile's own value. Times in ms.</p>
+profile's own value; again: measured once more, with other arrivals. Times in ms.</p>
 {html_table(head, lines)}
-<div class="plots"><div>{_good(rows)}</div><div>{_goodput(rows)}</div></div></body></html>
-"""
+<div class="plots"><div>{_good(rows)}</div><div>{_goodput(rows)}</div></div>"""
+    return page(name, body)
 
 
 def _good(rows: Rows) -> str:
@@ -115,10 +152,13 @@ def _goodput(rows: Rows) -> str:
 
 
 def _lines(rows: Rows, value: Any) -> list[Line]:
-    """One for each setting."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
+    """One for each setting; where a rate was measured several times, the median."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for row in sorted(rows, key=lambda row: _order(row["settings"])):
         if row["rate"] and "figures" in row and row["figures"]["sent"]:
-            name = ", ".join(row["settings"].values()) or "own"
-            found.setdefault(name, []).append((row["rate"], value(row["figures"])))
-    return [Line(name, sorted(points)) for name, points in found.items()]
+            pairs = (f"{key.rpartition('.')[2]}={told}" for key, told in row["settings"].items())
+            rates = found.setdefault(", ".join(pairs) or "own", {})
+            rates.setdefault(row["rate"], []).append(value(row["figures"]))
+    return [
+        Line(name, [(rate, median(values)) for rate, values in sorted(rates.items())]) for name, rates in found.items()
+    ]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launcher.engine.causes import CAUSES
+from launcher.engine.crashes import CRASHES
 from launcher.probe.gpus import GpuUse
 from launcher.profile.load import load_profile
 from launcher.profile.units import GIB
-from loadtests import starts, starts_engine
+from loadtests import resumed, starts, starts_engine
 from loadtests.deployment import ROOT
 from loadtests.starts import chosen_of, main, read_settings
 from loadtests.starts_engine import Seen, wait_for_memory, why_not
-from loadtests.starts_table import ENDED, STARTED, TIMED_OUT, error_percent, is_right, table
+from loadtests.starts_table import ENDED, FORETOLD, STARTED, TIMED_OUT, error_percent, is_right, table
 from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
 LOG = (
@@ -49,6 +52,7 @@ REFUSED = row(
     outcome=ENDED,
     facts={},
     why="no memory is left",
+    diagnosis="no-kv",
 )
 
 
@@ -73,13 +77,18 @@ def test_why_a_start_failed_is_the_launchers_own_diagnosis(tmp_path: Path) -> No
     assert (found["outcome"], found["evidence"]) == (ENDED, [OUT_OF_MEMORY])
     assert "memory" in found["why"]
     assert why_not(profile, [], -9)["diagnosis"] == "sigkill"
-    assert why_not(profile, LOG, None) == {"outcome": TIMED_OUT, "why": "neither ready nor ended within 240 s"}
+    why = f"neither ready nor ended within {profile.timeouts.start:g} s: allow more with timeouts.start"
+    assert why_not(profile, LOG, None) == {"outcome": TIMED_OUT, "why": why}
 
 
 def test_a_verdict_is_right_or_wrong_or_not_to_be_told() -> None:
     assert is_right(row())
     assert is_right(REFUSED)
-    assert is_right(row(outcome=ENDED)) is False
+    assert is_right(row(outcome=ENDED, diagnosis="kv-too-small")) is False
+    for unrelated in ("no-kernel", "port", "unknown", "sigkill"):
+        assert is_right(REFUSED | {"diagnosis": unrelated}) is None
+        assert is_right(row(outcome=ENDED, diagnosis=unrelated)) is None
+    assert {cause.name for cause in (*CAUSES, *CRASHES)} >= FORETOLD
     assert is_right(REFUSED | {"outcome": STARTED}) is False
     assert is_right(row(verdict="unknown")) is None
     assert is_right(row(outcome=TIMED_OUT)) is None
@@ -98,7 +107,8 @@ def test_the_table() -> None:
             "as it is": row(),
             "less": row(kv_bytes=44 * GIB, outcome=STARTED),
             "weights": REFUSED,
-            "broken": row(outcome=ENDED, why="a kernel | is missing"),
+            "too much": row(outcome=ENDED, why="out of | memory", diagnosis="cuda-memory"),
+            "broken": row(outcome=ENDED, why="a kernel is missing", diagnosis="no-kernel"),
             "given": row(kv_is_given=True),
             "cut off": {"sets": []},
         }
@@ -107,10 +117,11 @@ def test_the_table() -> None:
         "| as it is | fits | started, 31 s | 45.00 | 44.90 | +0.22 |",
         "| less | fits | started, 31 s | 44.00 | 44.90 | -2.00 |",
         "| weights | does not fit (no-room-for-kv) | no memory is left | -2.00 | – | – |",
-        "| broken | **wrong:** fits | a kernel \\| is missing | 45.00 | 44.90 | +0.22 |",
+        "| too much | **wrong:** fits | out of \\| memory | 45.00 | 44.90 | +0.22 |",
+        "| broken | undecided: fits | a kernel is missing | 45.00 | 44.90 | +0.22 |",
         "| given | fits | started, 31 s | 45.00 | 44.90 | given |",
         "",
-        "Right verdicts: 4 of 5.",
+        "Right verdicts: 4 of 5. Undecided: broken.",
         "KV cache of 2 starts, predicted against real: mean absolute error 1.11 %, mean -0.89 %, largest -2.00 % (less).",
         "vllm 0.24.0 on NVIDIA H100 80GB HBM3.",
     ]
@@ -124,6 +135,17 @@ def test_memory_that_is_not_given_back_ends_the_run(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(starts_engine, "gpu_use", lambda: used(3.0))
     with pytest.raises(ValueError, match=r"card 0 holds 3\.00 GiB more than before the start, 0 s after its end"):
         wait_for_memory(used(0.0))
+
+
+def test_a_process_that_cannot_be_killed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starts_engine, "KILLED_S", 0.0)
+    monkeypatch.setattr(starts_engine, "kill_session", lambda _: [7, 8])
+    with subprocess.Popen(["true"], text=True) as process, pytest.raises(ValueError, match="7, 8") as said:
+        starts_engine.end(process)
+    assert str(said.value).startswith(
+        "process 7, 8 of the engine is still there 0 s after SIGKILL: it waits in the kernel"
+    )
+    assert "restart the machine" in str(said.value)
 
 
 def test_settings_that_are_none(tmp_path: Path) -> None:
@@ -190,3 +212,52 @@ def test_a_slip_is_said_before_anything_is_started(run: Any, tmp_path: Path) -> 
         run("one: []\ntwo: [model.max_lenght=4096]\n")
     assert "max_len" in str(said.value)
     assert not (tmp_path / "new" / "starts.json").exists()
+
+
+def test_starts_of_another_profile_or_machine_are_not_mixed_in(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("one: []\n")
+    profile, out = tmp_path / "fake.yaml", tmp_path / "new" / "starts.json"
+    before = profile.read_text()
+    profile.write_text(before + "# edited\n")
+    with pytest.raises(
+        SystemExit, match=r"has figures of another version of .*fake\.yaml: name another --out, or remove it"
+    ):
+        run("one: []\n")
+    profile.write_text(before)
+    monkeypatch.setattr(resumed, "machine", lambda: "8 cores, NVIDIA H100")
+    with pytest.raises(
+        SystemExit, match=r"machine 8 cores, NVIDIA H100, there .*: take the same again, name another --out"
+    ):
+        run("one: []\n")
+    for text in ("{}", '{"starts": {}}', '{"measurement": "sweep", "load": {}}'):
+        out.write_text(text)
+        with pytest.raises(SystemExit, match=r"is no figures of `python -m loadtests\.starts`: name another --out"):
+            run("one: []\n")
+
+
+def test_what_was_measured_is_shown_whatever_ended_it(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def held(_: object) -> None:
+        raise ValueError("card 0 holds 3 GiB more")
+
+    monkeypatch.setattr(starts, "wait_for_memory", held)
+    with pytest.raises(SystemExit, match="card 0 holds 3 GiB more"):
+        run("one: []\ntwo: []\n")
+    assert "| one | fits | started" in capsys.readouterr().out
+
+
+def test_there_is_room_for_the_table_before_anything_is_started(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SystemExit, match=r"--markdown: .*folder is a folder; name a file in it"):
+        run("one: []\n", "--markdown", str(tmp_path / "folder"))
+    assert not (tmp_path / "new" / "starts.json").exists()
+
+
+def test_an_engine_that_says_nothing_has_as_long_as_the_profile_allows(run: Any, tmp_path: Path) -> None:
+    found = run("slow: [timeouts.start=2s]\n", start_delay_s=30)["slow"]
+    assert found["outcome"] == TIMED_OUT
+    assert found["why"] == "neither ready nor ended within 2 s: allow more with timeouts.start"
+    assert found["seconds"] < 20

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from http.client import RemoteDisconnected
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ import pytest
 
 from loadtests import bench, sweep
 from loadtests.deployment import ROOT
-from loadtests.sweep import combinations, family, html, pareto, resident, table, varied
+from loadtests.facts import cell, fact
+from loadtests.failures import Failed
+from loadtests.planned import Unplanned, in_full, plan_of, refused
+from loadtests.resumed import earlier, identity
+from loadtests.sweep import combinations, family, resident, varied
+from loadtests.sweep_report import html, pareto, table
 from tests.loadtests.test_bench import group
 from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
@@ -34,6 +40,30 @@ def test_the_best_of_their_kind() -> None:
     assert "&lt;p&gt;" in page
     assert "<script" not in page
     assert page.count("<svg") == 1
+    load = {"profile": "p", "set": [], "slo": {"ttft": 1.0}, "scale": None, "any_event": False}
+    page = html(load, [row(1.05, 50, n="a | b")], {"machine": "2 cores"})
+    for told in (
+        "<dd>none</dd>",
+        "<dd>ttft ≤ 1 s</dd>",
+        "<dd>no</dd>",
+        "<dd>2 cores</dd>",
+        "<td>1050</td>",
+        "<td>a | b</td>",
+    ):
+        assert told in page
+
+
+def test_figures_and_facts_are_as_people_write_them() -> None:
+    assert [cell(1.05, 1000), cell(99.94), cell(0.1234), cell(None), cell(1234567.0)] == [
+        "1050",
+        "99.9",
+        "0.123",
+        "–",
+        "1234567",
+    ]
+    assert [fact(None), fact({}), fact(["a=1", "b=2"]), fact(True), fact(30.0), fact("chat")] == [
+        "none", "none", "a=1, b=2", "yes", "30", "chat",
+    ]  # fmt: skip
 
 
 def test_the_table_has_what_failed_too() -> None:
@@ -96,6 +126,85 @@ def test_it_goes_on_and_tries_again_but_not_with_an_edited_profile(
     profile.write_text(profile.read_text() + "# edited\n")
     assert bench.main(told) == 1
     assert f"has figures of another version of {profile}: name another --out, or remove it" in capsys.readouterr().err
+
+
+def test_figures_of_anything_else_are_refused_with_what_differs(tmp_path: Path) -> None:
+    about = {"profile_sha256": "1", "machine": "2 cores", "vllm": "vllm 0.24"}
+    load = {"profile": "p.yaml", "seconds": 30.0, "set": [], "slo": {"ttft": 1.0}}
+    path = tmp_path / "x.json"
+
+    def kept(**changed: Any) -> None:
+        path.write_text(
+            json.dumps({"measurement": "sweep", **about, "load": load, "rows": [{"figures": {}}]} | changed)
+        )
+
+    kept()
+    assert earlier(path, load, about, "sweep") == [{"figures": {}}]
+    kept(machine="8 cores, NVIDIA H100", vllm="vllm 0.23", load={**load, "seconds": 60.0, "set": ["a=1"]})
+    with pytest.raises(Failed) as said:
+        earlier(path, load, about, "sweep")
+    assert str(said.value) == (
+        f"{path} has figures of another load or machine (--seconds 30, there 60; --set none, there a=1; "
+        "machine 2 cores, there 8 cores, NVIDIA H100; vllm vllm 0.24, there vllm 0.23): "
+        "take the same again, name another --out, or remove it"
+    )
+    for text, words in (("[]", "is no figures of `launcher bench sweep`"), ("{", "cannot be read")):
+        path.write_text(text)
+        with pytest.raises(Failed, match=words):
+            earlier(path, load, about, "sweep")
+    kept(rows=[1])
+    with pytest.raises(Failed, match="has no rows of figures"):
+        earlier(path, load, about, "sweep")
+
+
+def test_no_secret_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "x.html"
+    monkeypatch.setattr(sweep, "measured", lambda _, settings: row(0.1, 50, **settings))
+    told = ["--vary", "n=1", "--set", "engine.env.HF_TOKEN=hf_abc", "--out", str(out)]
+    assert bench.main(["sweep", str(ROOT / "profiles" / "cpu-smollm2.yaml"), *told]) == 0
+    assert "hf_abc" not in out.read_text() + out.with_suffix(".json").read_text()
+    assert "HF_TOKEN" in out.read_text()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_profile_that_starts_nothing_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    external = str(ROOT / "profiles" / "external.yaml")
+    with pytest.raises(
+        Failed, match=r"engine\.kind is external: there is no engine to start with other settings; name a"
+    ):
+        identity(external)
+    out = ["--out", str(tmp_path / "x.html")]
+    assert bench.main(["sweep", external, "--vary", "admission.max_in_flight=1", *out]) == 1
+    assert bench.main(["tune", external, "--slo", "ttft=1s", *out]) == 1
+    assert capsys.readouterr().err.count("engine.kind is external") == 2
+
+
+def test_the_plans_remedy_is_for_the_terminal_and_the_sentence_for_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    slip, profile = ["engine.max_num_seq=4"], str(ROOT / "profiles" / "cpu-smollm2.yaml")
+    with pytest.raises(Unplanned) as said:
+        plan_of(profile, slip)
+    assert str(said.value).endswith('did you mean "max_num_seqs"?')
+    assert said.value.remedy.startswith("→ `launcher schema --keys`")
+    assert (refused(profile, slip) or "").splitlines() == [str(said.value), said.value.remedy]
+    assert in_full(SystemExit("`launcher up` failed:\nerror: no room\n→ less")) == "error: no room\n→ less"
+    assert in_full(OSError("gone")) == "gone"
+    monkeypatch.setattr(sweep, "refused", lambda *_: "no room\n→ less")
+    chosen = sweep.options([profile, "--vary", "n=1"])
+    assert sweep.measured(chosen, {"n": "1"}) == {
+        "settings": {"n": "1"},
+        "why": "not started: no room",
+        "remedy": "→ less",
+    }
+
+
+def test_a_connection_that_breaks_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RemoteDisconnected("it hung up")
+
+    monkeypatch.setattr(sweep, "refused", lambda *_: None)
+    monkeypatch.setattr(sweep, "Deployment", broken)
+    chosen = sweep.options(["p.yaml", "--vary", "n=1"])
+    assert sweep.measured(chosen, {"n": "1"}) == {"settings": {"n": "1"}, "why": "it hung up"}
 
 
 def test_measured_refused_by_the_plan_and_gone_on_with(
