@@ -80,9 +80,11 @@ def last_line(text: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The line of a failure that says why."""
+    """The line of a failure that says why; with the next one where it only leads up to that."""
     lines = str(error).strip().splitlines() or ["it said nothing"]
-    return next((line for line in lines if line.startswith("error: ")), lines[-1])
+    at = next((number for number, line in enumerate(lines) if line.startswith("error: ")), len(lines) - 1)
+    more = lines[at + 1].strip().removeprefix("- ") if lines[at].endswith(":") and lines[at + 1 :] else ""
+    return f"{lines[at]} {more}".rstrip()
 
 
 def machine() -> str:

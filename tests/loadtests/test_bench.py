@@ -19,6 +19,7 @@ import pytest
 from loadtests import bench, crosscheck, watch
 from loadtests.bars import Bar, bars
 from loadtests.compared import compared
+from loadtests.driver import reason
 from loadtests.plots import COLOURS, Line, _Axis, plot
 from loadtests.progress import Progress
 from loadtests.report import html, html_table, markdown_table, text_table
@@ -245,6 +246,19 @@ def test_a_closed_loop_has_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     driver.closed_loop(2, 1.0, 7)
     driver.closed_loop(2, 1.0)
     assert [one[-2:] for one in told] == [("--seed", "7"), ("--seed", "1")]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("`launcher up` failed:\nerror: no room\n→ less", "error: no room"),
+        ("error: the plan does not fit:\n  - one request takes 2 MiB.\n    No", "error: the plan does not fit: one request takes 2 MiB."),
+        ("it broke", "it broke"),
+        ("", "it said nothing"),
+    ],
+)  # fmt: skip
+def test_a_failure_is_told_by_the_line_that_says_why(said: str, why: str) -> None:
+    assert reason(SystemExit(said)) == why
 
 
 def test_both_clients_of_a_cross_check_have_the_key_from_their_environment(

@@ -210,7 +210,7 @@ def test_two_of_them_and_one_that_does_not_start(
         "--users",
         "2",
         "--seconds",
-        "1",
+        "3",
         "--scenario",
         "fixed",
         "--scale",
@@ -230,7 +230,7 @@ def test_two_of_them_and_one_that_does_not_start(
         assert found[name]["2 users"][0]["figures"]["served"] > 0, found[name]
     assert found["eager"]["2 users"][0].startswith("error: ")
     said = capsys.readouterr()
-    assert "| eager | no compilation | error: " in said.out
+    assert "| eager | no compilation | error: the plan does not fit: one request of " in said.out
     assert "s3cret" not in said.out + said.err
     assert "<svg" in out.read_text()
 
