@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -63,15 +64,23 @@ def top_command(name: str | None, once: bool, every: float, output: str) -> None
 
 
 def draw(watch: Watch, every: float) -> None:
-    """Until Ctrl+C, or the deployment's end. Raises LauncherError if its launcher was killed."""
+    """Until Ctrl+C, or the deployment's end. Raises LauncherError if its launcher was killed.
+
+    Ctrl+C is waited for, not caught: raised in the midst of a look, in a destructor say, it would be lost.
+    """
     from rich.live import Live
 
-    with suppress(KeyboardInterrupt):
+    ctrl_c = {signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ctrl_c)
+    try:
         with Live(screen=True, auto_refresh=False) as live:
             while (seen := watch.look())["state"] != "dead":
                 live.update(picture(seen), refresh=True)
-                time.sleep(every)
+                if signal.sigtimedwait(ctrl_c, every):
+                    return
         watch.tell_end()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ctrl_c)
 
 
 class Watch:

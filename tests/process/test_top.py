@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -77,7 +76,7 @@ def test_what_cannot_be_shown(running: FakeEndpoint, options: tuple[str, ...], w
     assert "Traceback" not in shown.stderr
 
 
-def test_on_a_terminal_until_ctrl_c(running: FakeEndpoint, tmp_path: Path) -> None:
+def test_on_a_terminal_until_ctrl_c(running: FakeEndpoint) -> None:
     ours, theirs = pty.openpty()
     environment = {**running.environment, "TERM": "xterm", "COLUMNS": "140", "LINES": "40"}
     process = subprocess.Popen(
