@@ -73,9 +73,9 @@ class Trials:
                 return None
             return highest_rate(lambda rate: self.holds(settings, rate), first, self._chosen.precision)
         except NotStarted as error:
-            self._progress.say(f"{shown(settings)}: {error}")
             if not settings:
                 raise Failed(f"the profile as it is: {str(error).removeprefix('error: ')}") from None
+            self._progress.say(f"{shown(settings)}: {error}")
             return None
 
     def is_beyond(self, rate: float) -> bool:
