@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loadtests.deployment import ROOT
 from loadtests.overload import BARE, CAPPED, GATEWAY, Bench, arguments, main
 from loadtests.tally import Record, summary
 from loadtests.workloads import WORKLOADS, Planned, with_limits
-from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
 
 def bench(*options: str, **limits_s: float) -> Bench:
@@ -86,20 +83,12 @@ def test_the_report_tells_the_bound_and_lives_with_half_a_run() -> None:
 
 
 def test_one_round_over_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fake_profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two starts: the engine as the profile has it for two targets, and one with caps of its own."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    profile = tmp_path / "fake.yaml"
-    profile.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=1))
-    monkeypatch.setenv("FAKE_ENGINE_PYTHON", sys.executable)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.chdir(tmp_path)
     main(
         [
-            str(profile), "--api", "completions", "--rates", "20", "--rounds", "1", "--seconds", "0.5",
+            str(fake_profile), "--api", "completions", "--rates", "20", "--rounds", "1", "--seconds", "0.5",
             "--warm-up", "0.2",            "--slo", "short=5,long=5", "--cap=--max-num-seqs=7", "--json", str(tmp_path / "out.json"),
         ]
     )  # fmt: skip

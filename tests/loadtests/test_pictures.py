@@ -12,11 +12,9 @@ import pytest
 from PIL import Image
 
 from loadtests import pictures
-from loadtests.deployment import ROOT
 from loadtests.pictures import ASKED, BARE, BUDGET, ORIGINAL, Asked, figures, main, table
 from loadtests.tally import Record
 from loadtests.workloads import Planned
-from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
 
 def picture_of(body: bytes) -> Image.Image:
@@ -52,16 +50,10 @@ def test_the_ratio_is_of_the_same_round() -> None:
     assert f"| {BUDGET} | 300 | 14.7 | 4.00 |" in text
 
 
-def test_one_round_over_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    profile, out = tmp_path / "fake.yaml", tmp_path / "pictures.md"
-    profile.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=1))
-    monkeypatch.setenv("FAKE_ENGINE_PYTHON", sys.executable)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_one_round_over_the_command_line(fake_profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "pictures.md"
     told = ["--users", "2", "--seconds", "1", "--rounds", "1", "--size", "400x300", "--markdown", str(out)]
-    monkeypatch.setattr(sys, "argv", ["pictures", str(profile), *told])
+    monkeypatch.setattr(sys, "argv", ["pictures", str(fake_profile), *told])
     monkeypatch.setattr(pictures, "WARM_UP_S", 0.5)
     main()
     rows = [line.split("|")[1:-1] for line in out.read_text().splitlines() if line.startswith("| ")][1:]

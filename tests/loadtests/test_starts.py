@@ -20,7 +20,6 @@ from loadtests.deployment import ROOT
 from loadtests.starts import chosen_of, main, read_settings
 from loadtests.starts_engine import Seen, wait_for_memory, why_not
 from loadtests.starts_table import ENDED, FORETOLD, STARTED, TIMED_OUT, error_percent, is_right, table
-from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
 LOG = (
     "(EngineCore pid=7) INFO 11-21 20:22:50 [gpu_model_runner.py:4820] Model loading took 19.26 GiB memory and 3.1 seconds",
@@ -170,20 +169,14 @@ def test_the_shipped_settings_can_be_planned() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(fake_profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the command over fake engines; ``behaviour`` is theirs. Returns what is in --out."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    profile, settings, out = tmp_path / "fake.yaml", tmp_path / "settings.yaml", tmp_path / "new" / "starts.json"
-    profile.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=1))
-    monkeypatch.setenv("FAKE_ENGINE_PYTHON", sys.executable)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    settings, out = tmp_path / "settings.yaml", tmp_path / "new" / "starts.json"
 
     def go(text: str, *told: str, **behaviour: Any) -> dict[str, Any]:
         settings.write_text(text)
         monkeypatch.setenv("FAKE_ENGINE", json.dumps(behaviour))
-        monkeypatch.setattr(sys, "argv", ["starts", str(profile), str(settings), "--out", str(out), *told])
+        monkeypatch.setattr(sys, "argv", ["starts", str(fake_profile), str(settings), "--out", str(out), *told])
         main()
         found: dict[str, Any] = json.loads(out.read_text())["starts"]
         return found

@@ -21,7 +21,6 @@ from loadtests.resumed import earlier, identity
 from loadtests.sweep import combinations, family, resident, varied
 from loadtests.sweep_report import html, pareto, table
 from tests.loadtests.test_bench import group
-from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
 
 def row(ttft: float, tokens: float, **settings: str) -> dict[str, Any]:
@@ -208,19 +207,12 @@ def test_a_connection_that_breaks_is_a_row(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_measured_refused_by_the_plan_and_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fake_profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    profile, out = tmp_path / "fake.yaml", tmp_path / "out.html"
-    profile.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=1))
-    monkeypatch.setenv("FAKE_ENGINE_PYTHON", sys.executable)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out.html"
     told = [
         "sweep",
-        str(profile),
+        str(fake_profile),
         "--users",
         "2",
         "--seconds",

@@ -34,16 +34,22 @@ restart: {{backoff: 10ms, budget: 2}}
 """
 
 
+def write_profile(folder: Path, replicas: int = 1) -> Path:
+    """PROFILE in a folder, with the model that it names. Its engines need FAKE_ENGINE_PYTHON in their environment."""
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "model" / "tokenizer.json").write_text("{}")
+    path = folder / "fake.yaml"
+    path.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=replicas))
+    return path
+
+
 class FakeEndpoint(Endpoint):
     """A profile of its own whose engines are fake ones; ``behave`` says how they do."""
 
     def __init__(self, folder: Path, replicas: int = 1) -> None:
         super().__init__(folder / "state", "fake")
-        (folder / "model").mkdir()
-        (folder / "model" / "config.json").write_text(json.dumps(CONFIG))
-        (folder / "model" / "tokenizer.json").write_text("{}")
-        self.profile = folder / "fake.yaml"
-        self.profile.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=replicas))
+        self.profile = write_profile(folder, replicas)
         self.environment["FAKE_ENGINE_PYTHON"] = sys.executable
         self.environment["PYTHONPATH"] = os.getcwd()
 
