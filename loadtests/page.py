@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from typing import Any
+
+from loadtests.facts import facts_of
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --line: #d1d9e0; --paper: #fff }
@@ -46,8 +49,6 @@ def page(title: str, body: str) -> str:
 """
 
 
-def facts(told: Mapping[str, object]) -> str:
-    """What a report says of its run before its tables: names with their values."""
-    return (
-        f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>' for name, value in told.items())}</dl>"
-    )
+def facts(told: Mapping[str, Any]) -> str:
+    """What a report says of its run before its tables: names with their values, both in words."""
+    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in facts_of(told).items())}</dl>"

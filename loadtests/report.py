@@ -5,15 +5,11 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from loadtests.page import POLICY as POLICY
-from loadtests.page import STYLE as STYLE
+from loadtests.facts import fact
 from loadtests.page import facts, page
 from loadtests.plots import Line, plot
 from loadtests.rounds import middle
-from loadtests.rounds import value_of as value_of
-from loadtests.tables import html_table as html_table
-from loadtests.tables import markdown_table as markdown_table
-from loadtests.tables import text_rows
+from loadtests.tables import html_table, text_rows
 
 HEAD = (
     "offered/s", "sent", "served", "refused", "failed", "req/s", "goodput/s", "tokens/s",
@@ -55,10 +51,7 @@ def text_table(run: dict[str, Any]) -> str:
 
 def html(run: dict[str, Any]) -> str:
     """The whole report."""
-    slo = (
-        ", ".join(f"{name} ≤ {value:g} s" for name, value in run["slo"].items())
-        or "none given: every whole answer is good"
-    )
+    slo = fact(run["slo"]) if run["slo"] else "none given: every whole answer is good"
     told = {
         "when": run["when"], "machine": run["machine"], "target": run["target"], "model": run["model"], "scenario": run["scenario"],
         "limits (SLO)": slo, "rounds": f"{run['rounds']} of {run['seconds']:g} s at each rate", "command": run["command"],

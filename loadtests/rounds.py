@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import median
 from typing import Any
+
+Spread = tuple[float, float, float]  # median, lowest, highest
 
 
 def value_of(group: dict[str, Any], name: str) -> float | None:
@@ -14,7 +17,12 @@ def value_of(group: dict[str, Any], name: str) -> float | None:
     return found if isinstance(found, int | float) else None
 
 
-def middle(rate: dict[str, Any], name: str) -> tuple[float, float, float] | None:
-    """Median, lowest and highest of the rounds at one rate."""
-    values = [value for one in rate["rounds"] if (value := value_of(one["scenarios"]["all"], name)) is not None]
+def spread_of(groups: Iterable[dict[str, Any]], name: str) -> Spread | None:
+    """Of a figure over those that have it; None where none has."""
+    values = [value for one in groups if (value := value_of(one, name)) is not None]
     return (median(values), min(values), max(values)) if values else None
+
+
+def middle(rate: dict[str, Any], name: str) -> Spread | None:
+    """Of the rounds at one rate."""
+    return spread_of((one["scenarios"]["all"] for one in rate["rounds"]), name)

@@ -8,16 +8,16 @@ from statistics import median
 from typing import Any
 
 from loadtests.bars import Bar, bars
+from loadtests.facts import cell
 from loadtests.page import facts, page
 from loadtests.plots import Line, plot
 from loadtests.report import COLUMNS
-from loadtests.rounds import value_of
+from loadtests.rounds import Spread, spread_of
 from loadtests.strategies_known import ALL
 from loadtests.tables import html_table, markdown_table
 
 Round = dict[str, Any]  # figures of the load client, and what was watched meanwhile
 Found = dict[str, dict[str, list[Round | str]]]  # strategy → load → its rounds, or why there is none
-Spread = tuple[float, float, float]  # median, lowest, highest
 WATCHED = (
     # of the engine, while it worked: running sequences, and the shares of its KV cache and of the card's time
     ("in flight", "running", 1.0),
@@ -36,9 +36,7 @@ PLOTS = (
 
 def figure(rounds: Iterable[Round | str], name: str, place: str = "figures") -> Spread | None:
     """Over the rounds that were measured; None where there is no such figure."""
-    whole = [one[place] for one in rounds if not isinstance(one, str)]
-    values = [value for one in whole if (value := value_of(one, name)) is not None]
-    return (median(values), min(values), max(values)) if values else None
+    return spread_of((one[place] for one in rounds if not isinstance(one, str)), name)
 
 
 def table(found: Found, what: dict[str, str]) -> str:
@@ -102,8 +100,8 @@ def _left_out(rounds: Sequence[Round | str]) -> str:
 
 def _cell(found: Spread | None, times: float) -> str:
     if found is None:
-        return "–"
-    mid, low, high = (f"{value * times:.0f}" if value * times >= 100 else f"{value * times:.3g}" for value in found)
+        return cell(None)
+    mid, low, high = (cell(value, times) for value in found)
     return mid if low == high else f"{mid} ({low}–{high})"
 
 

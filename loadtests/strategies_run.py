@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -11,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.deployment import ENGINE_KEY, Deployment
-from loadtests.driver import Driver, Failed, Late, machine, reason
+from loadtests.driver import Driver, machine, reason
+from loadtests.failures import Failed, Late
 from loadtests.figures import limits_of
-from loadtests.files import write_whole
+from loadtests.files import write_report
 from loadtests.masked import masked
 from loadtests.progress import Progress
 from loadtests.strategies_known import PLANNED, STRATEGIES, Load, Strategy, filled, planned
 from loadtests.strategies_report import Found, Round, html
 from loadtests.watch import Watch
 
-WARM_UP_USERS, WARM_UP_S = 2, 5.0
 SEVERAL = "{} asks a single engine, and behind the gateway are {}: they cannot be compared; with --set engine.replicas=1 they can"
 
 
@@ -39,8 +38,7 @@ class Start:
         self._progress.at(f"{', '.join(self._names)}: starting")
         try:
             with Deployment(str(Path(self._chosen.target).resolve()), self._filled(sets)) as deployment:
-                # The first requests of an engine are slow.
-                Driver(self._chosen, deployment.gateway).closed_loop(WARM_UP_USERS, WARM_UP_S, self._chosen.seed)
+                Driver(self._chosen, deployment.gateway).warm_up(seed=self._chosen.seed)
                 for number in self._numbers:
                     for load in self._chosen.loads:
                         for name in self._names if number % 2 == 0 else reversed(self._names):
@@ -108,5 +106,4 @@ def save(chosen: argparse.Namespace, found: Found) -> None:
         "seconds": chosen.seconds, "rounds": chosen.rounds, "scale": chosen.scale, "seed": chosen.seed, "any_event": chosen.any_event,
         "strategies": found,
     }  # fmt: skip
-    write_whole(chosen.out.with_suffix(".json"), json.dumps(run) + "\n")
-    write_whole(chosen.out, html(run, {name: STRATEGIES[name].what for name in found}))
+    write_report(chosen.out, run, html(run, {name: STRATEGIES[name].what for name in found}))

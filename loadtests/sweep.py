@@ -33,8 +33,6 @@ from loadtests.scenarios import SCENARIOS
 from loadtests.sweep_report import ONCE, Row, html, table
 
 GIB = 2**30
-WARM_UP_S = 5.0
-__all__ = ["html", "main", "measured", "table", "varied"]
 
 
 def options(argv: Sequence[str]) -> argparse.Namespace:
@@ -137,7 +135,7 @@ def measured(chosen: argparse.Namespace, settings: dict[str, str]) -> Row:
     try:
         with Deployment(str(Path(chosen.target).resolve()), sets) as deployment, Memory(deployment.pid) as memory:
             driver = Driver(chosen, deployment.gateway)
-            driver.closed_loop(chosen.users, WARM_UP_S)
+            driver.warm_up(chosen.users)
             found = driver.closed_loop(chosen.users, chosen.seconds)
     except (SystemExit, Failed, OSError, HTTPException) as error:
         return not_measured(settings, in_full(error))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from loadtests.facts import cell, facts_of
+from loadtests.facts import cell
 from loadtests.page import facts, page
 from loadtests.plots import Line, plot
 from loadtests.report import COLUMNS
@@ -75,7 +75,7 @@ def html(load: dict[str, Any], rows: Sequence[Row], about: dict[str, str] | None
     )
     head, *lines = lines_of(rows)
     name = f"Sweep of {load['profile']}"
-    told = facts(facts_of({**load, **(about or {})}))
+    told = facts({**load, **(about or {})})
     body = f"""<h1>{escape(name)}</h1>{told}
 {html_table(head, lines)}<p>{ONCE}</p><div class="plots"><div>{svg}</div></div>"""
     return page(name, body)

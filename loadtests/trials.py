@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from http.client import HTTPException
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from loadtests.deployment import Deployment
 from loadtests.driver import Driver
 from loadtests.failures import Failed, Late
-from loadtests.files import write_whole
+from loadtests.files import write_report
 from loadtests.planned import in_full, in_short, refused
 from loadtests.progress import Progress
 from loadtests.resumed import Rows, identity, load_of
@@ -20,8 +19,6 @@ from loadtests.tune_report import html, is_good
 from loadtests.tune_search import Settings, highest_rate
 
 FIRST_SHARE = 0.7  # of the capacity: the first rate that is tried
-WARM_UP_S, CAPACITY_S = 5.0, 20.0
-WARM_UP_USERS = 2
 # The requests that may miss in a trial, in the mean. Arrivals are Poisson, so that their number varies too; at 99 % a setting
 # whose true share of misses is 0.5, 1 or 2 % passes one trial with so much chance:
 #   1 (100 requests)   77 %   56 %   26 %
@@ -179,7 +176,7 @@ class Trials:
             try:
                 deployment = Deployment(str(Path(self._chosen.target).resolve()), sets).__enter__()
                 self._running = (settings, deployment)
-                Driver(self._chosen, deployment.gateway).closed_loop(WARM_UP_USERS, WARM_UP_S, self._chosen.seed)
+                Driver(self._chosen, deployment.gateway).warm_up(seed=self._chosen.seed)
             except FAULTS as error:
                 self.close()
                 raise self._not_started(settings, in_full(error)) from None
@@ -188,7 +185,7 @@ class Trials:
     def _measured(self, driver: Driver, rate: float, seed: int) -> dict[str, Any]:
         """The figures of one trial on an idle engine; a load generator that was late has a second try. Raises Failed."""
         if not rate:
-            return group(driver.closed_loop(self._chosen.users, CAPACITY_S, seed))
+            return group(driver.capacity(self._chosen.users, seed))
         seconds = self.seconds_at(rate)
         self._until_idle()
         try:
@@ -210,8 +207,7 @@ class Trials:
             "version": 1, "measurement": "tune", "when": time.strftime("%Y-%m-%d %H:%M"), **self.about, "load": self.load,
             "rows": [*self.rows, *self.failed],
         }  # fmt: skip
-        write_whole(self._chosen.out.with_suffix(".json"), json.dumps(run) + "\n")
-        write_whole(self._chosen.out, html(run))
+        write_report(self._chosen.out, run, html(run))
 
 
 def group(found: dict[str, Any]) -> dict[str, Any]:

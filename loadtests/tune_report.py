@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from loadtests.facts import cell, fact, facts_of
+from loadtests.facts import cell, fact
 from loadtests.page import facts, page
 from loadtests.plots import Line, plot
 from loadtests.rounds import value_of
@@ -130,7 +130,7 @@ def html(run: dict[str, Any]) -> str:
     head, *lines = cells(rows, (), load.get("seed"))
     name = f"Tuning {load['profile']}"
     known: dict[str, Any] = {key: run[key] for key in ("when", "machine", "vllm") if key in run}
-    body = f"""<h1>{escape(name)}</h1>{facts(facts_of({**known, **load}))}
+    body = f"""<h1>{escape(name)}</h1>{facts({**known, **load})}
 <p>Each row is a trial: so many requests a second (open loop), and how many were answered within the limits. A dot: the
 profile's own value; again: measured once more, with other arrivals. Times in ms.</p>
 {html_table(head, lines)}

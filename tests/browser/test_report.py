@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from loadtests import bench, strategies_report, sweep, tune_report
+from loadtests import bench, driver, strategies_report, sweep, tune_report
 from loadtests.report import html
 from tests.browser.conftest import Opened
 from tests.browser.drawing import contrast, drawings, faults, painted, unseen
@@ -28,7 +28,7 @@ def report(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "bench.html"
     told = "--rates 4,12 --rounds 2 --seconds 2 --scenario fixed --scale 0.1 --slo ttft=0.5,itl=0.06 --out"
     with fake_engine(first_token_s=0.05, inter_token_s=0.01) as engine, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "WARM_UP_S", 1.0)
+        patch.setattr(driver, "WARM_UP_S", 1.0)
         assert bench.main([engine.url, *told.split(), str(out)]) == 0
     return out
 

@@ -16,16 +16,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from loadtests import bench, crosscheck, watch
+from loadtests import bench, crosscheck, driver, watch
 from loadtests.bars import Bar, bars
 from loadtests.compared import compared
 from loadtests.driver import reason
 from loadtests.plots import COLOURS, Line, _Axis, plot
 from loadtests.progress import Progress
-from loadtests.report import html, html_table, markdown_table, text_table
+from loadtests.report import html, text_table
 from loadtests.rounds import middle
+from loadtests.tables import html_table, markdown_table
 from tests.fakes.process import FakeEngine
-from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,8 +82,8 @@ def test_a_run_and_its_report(engine: FakeEngine, tmp_path: Path, capsys: pytest
 def test_the_capacity_is_measured_where_no_rates_are_given(
     engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "CAPACITY_S", 2.0)
-    monkeypatch.setattr(bench, "WARM_UP_S", 1.0)
+    monkeypatch.setattr(driver, "CAPACITY_S", 2.0)
+    monkeypatch.setattr(driver, "WARM_UP_S", 1.0)
     monkeypatch.setattr(bench, "FACTORS", (0.01,))
     engine.call_now("/_fake/set", {"first_token_s": 0.1, "inter_token_s": 0.001})
     out = tmp_path / "report.html"
@@ -93,17 +93,12 @@ def test_the_capacity_is_measured_where_no_rates_are_given(
     assert 10 < run["rates"][0]["rate"] / 0.01 < 45  # four users, a little more than 0.1 s each
 
 
-def test_a_profile_is_started_for_it_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    profile, out = tmp_path / "fake.yaml", tmp_path / "report.html"
-    profile.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=1))
-    monkeypatch.setenv("FAKE_ENGINE_PYTHON", sys.executable)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.chdir(tmp_path)
+def test_a_profile_is_started_for_it_and_stopped(
+    fake_profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "report.html"
     told = ["--rates", "4", "--seconds", "2", "--scenario", "fixed", "--scale", "0.05", "--out", str(out)]
-    assert bench.main([str(profile), *told]) == 0
+    assert bench.main([str(fake_profile), *told]) == 0
     run = json.loads(out.with_suffix(".json").read_text())
     assert run["model"] == "smollm2"
     assert run["rates"][0]["rounds"][0]["scenarios"]["all"]["served"] > 0
@@ -265,19 +260,19 @@ def test_both_clients_of_a_cross_check_have_the_key_from_their_environment(
     engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[list[str]] = []
-    run = subprocess.run
 
-    def seen(command: list[str], **more: Any) -> Any:
-        commands.append(command)
-        return run(command, **more)
+    class Seen(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, command: list[str], **more: Any) -> None:
+            commands.append(command)
+            super().__init__(command, **more)
 
     theirs = "import os; assert os.environ['OPENAI_API_KEY'][::-1] == 'terc3s'; open({path!r}, 'w').write('{{}}')"
     monkeypatch.setattr(crosscheck, "VLLM_BENCH", theirs.format(path=str(tmp_path / "vllm.json")))
-    monkeypatch.setattr(subprocess, "run", seen)
+    monkeypatch.setattr(subprocess, "Popen", Seen)
     engine.call_now("/_fake/set", {"first_token_s": 0.05})
     chosen = crosscheck.options([engine.url, "--key", "s3cret", "--users", "1"])
     crosscheck.by_vllm(chosen, engine.url, {"id": "smollm2"}, tmp_path)
-    crosscheck.by_us(chosen, engine.url, 1.0, tmp_path)
+    crosscheck.by_us(chosen, engine.url, 1.0)
     assert len(commands) == 2
     assert not any("s3cret" in part or part == "--key" for command in commands for part in command)
     asked = [one for one in engine.call_now("/_fake/seen")["requests"] if one["body"]]

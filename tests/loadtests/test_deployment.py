@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,21 +16,14 @@ from pathlib import Path
 import pytest
 
 from loadtests import deployment as deployments
-from loadtests.deployment import ROOT, Deployment, started_with, stoppable
-from loadtests.driver import Failed
-from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
+from loadtests.deployment import Deployment, started_with, stoppable
+from loadtests.failures import Failed
+from tests.process.deployment import write_profile
 
 
 @pytest.fixture
-def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def profile(fake_engines: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Of two fake engines; what a failure leaves of them is ended."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    path = tmp_path / "fake.yaml"
-    path.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=2))
-    monkeypatch.setenv("FAKE_ENGINE_PYTHON", sys.executable)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     states: list[str] = []
     made = deployments.tempfile.mkdtemp
 
@@ -41,7 +32,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         return states[-1]
 
     monkeypatch.setattr(deployments.tempfile, "mkdtemp", noted)
-    yield path
+    yield write_profile(tmp_path, replicas=2)
     for state in states:
         for pid in started_with(state):
             with suppress(ProcessLookupError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +13,12 @@ import pytest
 from launcher.profile.load import load_profile
 from loadtests import bench, strategies_run
 from loadtests.deployment import ROOT
-from loadtests.driver import Failed, Late
+from loadtests.failures import Failed, Late
 from loadtests.strategies import options
 from loadtests.strategies_known import ALL, STRATEGIES, Load, filled, named, sharing
 from loadtests.strategies_report import figure, html, table
 from loadtests.strategies_run import Start, busy_means
 from tests.loadtests.test_bench import group
-from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
 
 def rounds(*goods: float, **watched: float) -> list[dict[str, Any] | str]:
@@ -194,16 +192,9 @@ def test_what_was_measured_before_an_interruption_is_kept(
 
 
 def test_two_of_them_and_one_that_does_not_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fake_profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    profile, out = tmp_path / "fake.yaml", tmp_path / "out.html"
-    profile.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=1))
-    monkeypatch.setenv("FAKE_ENGINE_PYTHON", sys.executable)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out.html"
     broken = STRATEGIES["eager"].__class__("eager", "no compilation", ("engine.kv_cache_memory=1B",))
     monkeypatch.setitem(STRATEGIES, "eager", broken)
     told = [
@@ -220,7 +211,7 @@ def test_two_of_them_and_one_that_does_not_start(
         "--set",
         "engine.env.HF_TOKEN=s3cret",
     ]
-    assert bench.main(["strategies", str(profile), *told, "--out", str(out)]) == 0
+    assert bench.main(["strategies", str(fake_profile), *told, "--out", str(out)]) == 0
     run = json.loads(out.with_suffix(".json").read_text())
     assert (run["seed"], run["any_event"]) == (1, False)
     assert "s3cret" not in json.dumps(run) + out.read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from http.client import RemoteDisconnected
 from io import StringIO
@@ -26,7 +25,6 @@ from loadtests.tune import candidates, options
 from loadtests.tune_report import _lines, cells, html, is_good, paste, table
 from loadtests.tune_search import MOST_DOWN, MOST_UP, Settings, best_setting, highest_rate
 from tests.loadtests.test_bench import group
-from tests.process.deployment import CONFIG, FAKE_PYTHON, PROFILE
 
 CPU = str(ROOT / "profiles" / "cpu-smollm2.yaml")
 SLO = ("--slo", "ttft=1s,itl=60ms")
@@ -382,26 +380,20 @@ def test_no_profile(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_more_in_flight_holds_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fake_profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The whole of it on a fake engine whose answers take 0.4 s: one at a time holds some 2/s, eight hold whatever comes."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    profile, out = tmp_path / "fake.yaml", tmp_path / "tune.html"
-    profile.write_text(PROFILE.format(python=FAKE_PYTHON, replicas=1) + "admission: {max_in_flight: 1}\n")
-    monkeypatch.setenv("FAKE_ENGINE_PYTHON", sys.executable)
+    out = tmp_path / "tune.html"
+    fake_profile.write_text(fake_profile.read_text() + "admission: {max_in_flight: 1}\n")
     monkeypatch.setenv("FAKE_ENGINE", json.dumps({"first_token_s": 0.4}))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "WARM_UP_S", 1.0)
+    monkeypatch.setattr("loadtests.driver.WARM_UP_S", 1.0)
     monkeypatch.setattr(trials, "MISSES", 1)
     told = [
         "--slo", "e2e=1", "--percentile", "75", "--rate", "3", "--seconds", "2", "--precision", "1", "--rounds", "1",
         "--scenario", "fixed", "--scale", "0.02", "--vary", "admission.max_in_flight=8",
     ]  # fmt: skip
     monkeypatch.setattr("loadtests.tune_search.MOST_UP", 2)
-    assert bench.main(["tune", str(profile), *told, "--out", str(out)]) == 0
+    assert bench.main(["tune", str(fake_profile), *told, "--out", str(out)]) == 0
     assert yaml.safe_load(capsys.readouterr().out.rpartition("|")[2]) == {"admission": {"max_in_flight": 8}}
     rows = json.loads(out.with_suffix(".json").read_text())["rows"]
     held = [row for row in rows if "figures" in row and is_good(row["figures"], 75)]
