@@ -99,7 +99,7 @@ class Child:
         await self._guard.wait()
         words = last.split()
         if len(words) != 2 or words[0] not in (b"exit", b"signal"):
-            kill_session(self.pid)  # the guard itself was killed: PR_SET_PDEATHSIG took the engine, this its workers
+            await end_session(self.pid)  # the guard itself was killed: PR_SET_PDEATHSIG took the engine, this its workers
             words = [b"signal", b"9"]
         if self._lines is not None:
             with contextlib.suppress(asyncio.TimeoutError):
@@ -134,6 +134,27 @@ def start_time(pid: int) -> int | None:
     except OSError:
         return None
     return None if after_command[0] in (b"Z", b"X") else int(after_command[19])
+
+
+async def end_session(session: int) -> None:
+    """Kill every process of a session and wait until the last one has ended; a kill only asks for that."""
+    while members := kill_session(session):  # again, for one may have forked meanwhile
+        for pid in members:
+            await _ended(pid)
+
+
+async def _ended(pid: int) -> None:
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(fd, ended.set)
+        await ended.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(fd)
+        os.close(fd)
 
 
 def kill_session(session: int) -> list[int]:

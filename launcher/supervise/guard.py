@@ -75,11 +75,14 @@ def kill_all(engine: int) -> int | None:
 
 def start(argv: list[str], wakeup: int) -> int:
     """Fork the engine into a session of its own; it dies with this guard."""
+    guard = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     os.setsid()
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:  # it died before it could be tied to: nobody would ever tell
+        os._exit(1)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
