@@ -142,11 +142,14 @@ class Bench:
                     rows.append((target, rate, medians(mine), _times(ratios(ours, mine)) if comparable else ""))
         loads = [run["load_average"][1] for runs in self.runs.values() for run in runs] or [0.0]
         limits = ", ".join(f"{kind.slo_s * 1000:.0f} ms ({kind.name})" for kind in self.kinds)
+        most = max((len(runs) for runs in self.runs.values()), default=0)
+        short = [f"{target} at {rate:.3g}/s" for (target, rate), runs in self.runs.items() if len(runs) < most]
+        stopped = f" Stopped before the last round of {', '.join(short)}: compare the others only." if short else ""
         return "\n".join(
             (
-                f"{self.chosen.rounds} rounds of {self.chosen.seconds:g} s each, alternating; medians. Good: first token within "
+                f"{most} rounds of {self.chosen.seconds:g} s each, alternating; medians. Good: first token within "
                 f"{limits} of the arrival. {self._bounds()}Load average while measuring: {min(loads):.1f} to "
-                f"{max(loads):.1f} on {os.cpu_count()} cores.",
+                f"{max(loads):.1f} on {os.cpu_count()} cores.{stopped}",
                 "",
                 markdown(rows) if rows else "(no run was completed)",
             )

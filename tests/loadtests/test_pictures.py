@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from loadtests import pictures
-from loadtests.pictures import ASKED, BARE, BUDGET, ORIGINAL, Asked, figures, main, table
+from loadtests.pictures import ASKED, BARE, BUDGET, ORIGINAL, SCALED, Asked, figures, main, table
 from loadtests.tally import Record
 from loadtests.workloads import Planned
 
@@ -28,6 +28,10 @@ def test_each_seed_is_another_picture_of_that_size() -> None:
     assert (one.format, one.size, other.size) == ("JPEG", (320, 200), (320, 200))
     assert one.tobytes() != other.tobytes()
     assert asked.body(1) == asked.body(1)
+
+
+def test_pictures_can_be_scaled_beforehand() -> None:
+    assert picture_of(Asked("m", "auto", 320, 200, 5, sent=(56, 28)).body(1)).size == (56, 28)
 
 
 def served(ended_at: float) -> Record:
@@ -57,5 +61,5 @@ def test_one_round_over_the_command_line(fake_profile: Path, tmp_path: Path, mon
     monkeypatch.setattr(pictures, "WARM_UP_S", 0.5)
     main()
     rows = [line.split("|")[1:-1] for line in out.read_text().splitlines() if line.startswith("| ")][1:]
-    assert [row[0].strip() for row in rows] == [BARE, ORIGINAL, BUDGET]
+    assert [row[0].strip() for row in rows] == [BARE, ORIGINAL, SCALED, BUDGET]
     assert all(float(row[2]) > 0 and int(row[-1]) == 0 for row in rows), rows
