@@ -36,7 +36,7 @@ def test_tools_find_nothing(command: list[str]) -> None:
 # module → distribution, where the names differ
 DISTRIBUTIONS = {
     "PIL": "pillow", "cykooz_resizer": "cykooz-resizer", "huggingface_hub": "huggingface-hub", "prometheus_client": "prometheus-client",
-    "python_multipart": "python-multipart", "yaml": "pyyaml",
+    "python_multipart": "python-multipart", "yaml": "pyyaml", "opentelemetry": "opentelemetry-sdk",
 }  # fmt: skip
 IN_THE_ENGINES_PYTHON = {"launcher/engine/convert_gguf.py", "launcher/probe/parser_dump.py"}  # run where vLLM is
 
@@ -44,7 +44,8 @@ IN_THE_ENGINES_PYTHON = {"launcher/engine/convert_gguf.py", "launcher/probe/pars
 def test_what_is_imported_is_declared() -> None:
     """Another package may bring a module along today and not tomorrow."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["audio"]]  # without the latter it says so
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["audio"], *extras["otel"]]  # without the latter two it says so
     declared = {re.split(r"[<>=\[]", line)[0] for line in lines}
     undeclared = {
         f"{path.relative_to(ROOT)}: {module}"

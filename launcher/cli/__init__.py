@@ -43,6 +43,15 @@ COMMANDS = {
     "logs": Lazy("launcher.cli.run:logs_command", "Show the logs of a deployment."),
     "down": Lazy("launcher.cli.run:down_command", "Stop a deployment; running requests finish first."),
     "key": Lazy("launcher.cli.key:key_group", "Make, list and revoke the API keys of a deployment."),
+    "engine": Lazy(
+        "launcher.cli.parts:engine_command", "Run one engine of a profile without a gateway: in a container."
+    ),
+    "gateway": Lazy(
+        "launcher.cli.parts:gateway_command", "Run a profile's gateway alone, its engines being elsewhere."
+    ),
+    "render": Lazy(
+        "launcher.cli.render:render_group", "Write a profile down for compose, Helm, systemd, Slurm or Ray."
+    ),
     "doctor": Lazy("launcher.cli.doctor:doctor_command", "Check this machine: vLLM, cards, memory, disk, ports."),
     "schema": Lazy("launcher.cli.inspect:schema_command", "Print the profile's JSON Schema, or a table of its keys."),
     "completion": Lazy("launcher.cli.inspect:completion_command", "Print a completion script for bash, zsh or fish."),

@@ -22,7 +22,10 @@ QUESTION = "What is the capital of France?"
 
 
 class PlainAudience:
-    """One line for each thing worth keeping, to stderr; what to try, once ready, to stdout."""
+    """One line for each thing worth keeping, to stderr; what to try, once ready, to stdout unless that is for requests."""
+
+    def __init__(self, *, keeps_stdout_clear: bool = False) -> None:
+        self._keeps_stdout_clear = keeps_stdout_clear
 
     def said(self, line: str) -> None:
         click.echo(line, err=True)
@@ -31,7 +34,7 @@ class PlainAudience:
         pass
 
     def ready(self, snapshot: Snapshot) -> None:
-        click.echo(what_to_try(snapshot))
+        click.echo(what_to_try(snapshot), err=self._keeps_stdout_clear)
 
 
 class TerminalAudience:

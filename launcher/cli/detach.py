@@ -15,21 +15,36 @@ from typing import Any
 import click
 
 import launcher
+from launcher.engine.nodes import Node
 from launcher.errors import LauncherError, StartTimeout
 from launcher.profile.load import LoadedProfile
 from launcher.profile.units import parse_duration
 from launcher.supervise.rundir import state_root
 
 
-def start_detached(loaded: LoadedProfile, sets: Sequence[str], *, wait: bool, timeout: str | None, force: bool) -> None:
-    """Start in the background. Returns when the engines are being started, or with ``wait`` when all are ready."""
+def start_detached(
+    loaded: LoadedProfile,
+    sets: Sequence[str],
+    *,
+    wait: bool,
+    timeout: str | None,
+    force: bool,
+    node: Node | None = None,
+    words: Sequence[str] = (),
+) -> None:
+    """Start in the background. Returns when the engines are being started, or with ``wait`` when all are ready.
+
+    ``node`` is this host's place among those of the engine, ``words`` how the command line says it.
+    """
     name, timeouts = loaded.profile.name, loaded.profile.timeouts
+    if node is not None and not node.is_head:
+        name = f"{name}-node-{node.rank}"  # as up.following has it, which is not loaded here
     seconds = allowed_s(timeout) if timeout else timeouts.start + timeouts.warmup
     read_end, write_end = os.pipe()
     log_path = state_root() / name / "logs" / "up.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, *own_sources(), "-m", "launcher", "up", str(loaded.path), "--notify-fd", str(write_end)]
-    argv += [part for one in sets for part in ("--set", one)] + ["--force"] * force
+    argv += [part for one in sets for part in ("--set", one)] + ["--force"] * force + [*words]
     with log_path.open("ab") as log:  # a second `up -d` of a name that runs must not empty the first one's
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(write_end,), start_new_session=True
@@ -70,6 +85,12 @@ def follow(name: str, fd: int, process: subprocess.Popen[bytes], wait: bool, dea
         if message.get("state") == "starting" and message.get("url") and not wait:
             click.echo(f"{name} is starting in the background on {message['url']}", err=True)
             click.echo(f"follow it with `launcher logs -f {name}`, stop it with `launcher down {name}`", err=True)
+            return
+        if message.get("state") in ("waiting", "running"):
+            click.echo(f"{name} waits in the background for the head, and runs its part when told to", err=True)
+            click.echo(
+                f"see `launcher ps` and `launcher logs -f {name}`, stop it with `launcher down {name}`", err=True
+            )
             return
         if message.get("ready"):
             click.echo(message["what_to_try"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,10 @@ from launcher.cli.plan_text import LINES, show_plan
 from launcher.errors import EXIT_OK, EXIT_PRECONDITION, LauncherError
 
 if TYPE_CHECKING:
+    from launcher.engine.nodes import Node
     from launcher.plan.finding import Finding
     from launcher.plan.memory import MemoryBudget
+    from launcher.plan.placement import Placement
     from launcher.plan.plan import Plan
     from launcher.profile.load import LoadedProfile
 
@@ -25,6 +27,7 @@ FIRST_PORT = 20000  # shown only: `up` takes a free port for each replica
 # Names of environment variables whose values are nobody's business: HF_TOKEN, AWS_SECRET_ACCESS_KEY, DBPASSWORD…
 SECRET = re.compile(r"(KEY|SECRET|CREDENTIAL)S?(_|$)|TOKEN(_|$)|PASSW(OR)?D", re.IGNORECASE)
 HIDDEN = "(hidden)"
+HEAD = "ADDRESS"  # of the first host; `up` is told by --head
 
 
 @click.command("plan", epilog="Example: launcher plan profiles/2x4090.yaml --set engine.max_num_seqs=64")
@@ -65,8 +68,9 @@ def planned_commands(loaded: LoadedProfile, plan: Plan) -> list[dict[str, Any]]:
 
     profile = loaded.profile
     commands = []
-    for placement in plan.placements:
+    for placement, node in placements_on_hosts(plan):
         row: dict[str, Any] = {"replica": placement.replica, "gpus": list(placement.gpus), "installed": True}
+        row |= {} if node is None else {"node": node.rank, "nodes": node.count}
         try:
             build = planned_build(profile, loaded.base_dir)
             row |= {"vllm": str(build), "installed": build.installed}
@@ -79,6 +83,7 @@ def planned_commands(loaded: LoadedProfile, plan: Plan) -> list[dict[str, Any]]:
                 build=build,
                 base_dir=loaded.base_dir,
                 text_only=plan.is_text_only,
+                node=node,
             )
             command = replace(command, env=without_secrets(command.env))
             row |= {"argv": list(command.argv), "env": dict(command.env), "unset": list(command.unset)}
@@ -87,6 +92,17 @@ def planned_commands(loaded: LoadedProfile, plan: Plan) -> list[dict[str, Any]]:
             row |= {"argv": None, "problem": error.message, "hint": error.hint}
         commands.append(row)
     return commands
+
+
+def placements_on_hosts(plan: Plan) -> Iterator[tuple[Placement, Node | None]]:
+    """Each replica with each of its hosts; None where it has one, or where Ray knows them."""
+    from launcher.engine.nodes import Node, has_nodes
+
+    for placement in plan.placements:
+        if has_nodes(plan.profile):
+            yield from ((placement, Node(rank, placement.nodes, HEAD)) for rank in range(placement.nodes))
+        else:
+            yield placement, None
 
 
 def model_word(loaded: LoadedProfile) -> str:
@@ -118,7 +134,9 @@ def plan_data(loaded: LoadedProfile, plan: Plan, commands: list[dict[str, Any]])
             "attention": shape.attention if shape else None,
             "max_len": shape.longest if shape else None,
         },
-        "placements": [{"replica": place.replica, "gpus": list(place.gpus)} for place in plan.placements],
+        "placements": [
+            {"replica": place.replica, "gpus": list(place.gpus), "nodes": place.nodes} for place in plan.placements
+        ],
         "budgets": [_budget_data(budget) for budget in plan.budgets],
         "kv": {
             "bytes_per_token": plan.kv_bytes_per_token,

@@ -72,7 +72,8 @@ def _show_memory(plan: Plan) -> None:
         return
     on_cpu = plan.profile.hardware.device == "cpu"
     names = {**dict(LINES), **(CPU_NAMES if on_cpu else {})}
-    _heading("Main memory of one replica" if on_cpu else "Memory of each card" + _stages(plan))
+    on_host = " on each host" if any(place.nodes > 1 for place in plan.placements) else ""
+    _heading(f"Main memory of one replica{on_host}" if on_cpu else "Memory of each card" + _stages(plan))
     rows = []
     for budget_line, _ in LINES:
         values = [getattr(stage, budget_line) for stage in plan.budgets]
@@ -109,7 +110,7 @@ def _card_names(plan: Plan) -> list[str]:
         return [f"{len(placements)} replica{'s' if len(placements) > 1 else ''}"]
     if len(plan.budgets) > 1:
         return [f"stage {budget.stage}" for budget in plan.budgets]
-    cards = sum(len(place.gpus) for place in placements) or hardware.gpus
+    cards = sum(len(place.gpus) * place.nodes for place in placements) or hardware.gpus
     return [f"{cards} × {hardware.gpu or 'card'}"]
 
 
@@ -154,7 +155,8 @@ def _show_commands(commands: list[dict[str, Any]]) -> None:
     _heading("What `launcher up` runs (ports are chosen then)")
     for command in commands:
         cards = f", cards {', '.join(map(str, command['gpus']))}" if command["gpus"] else ""
-        click.echo(f"# replica {command['replica']}{cards}")
+        host = f", host {command['node']} of {command['nodes']}" if "node" in command else ""
+        click.echo(f"# replica {command['replica']}{host}{cards}")
         if command["argv"] is None:
             click.echo(f"{styled('error:', sys.stdout, fg='red')} {command['problem']}")
             click.echo(f"→ {command['hint']}")

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from launcher.cli.figures import BLANK, COLUMNS, cells, look, standing
+from launcher.cli.nodes import NodeOptions, node_options
 from launcher.cli.output import OUTPUT_OPTION, SET_OPTION, print_json, print_table
 from launcher.errors import LauncherError, PreconditionError
 from launcher.profile.load import load_profile
@@ -29,6 +30,7 @@ KILL_WAIT_S = 10.0
 @click.option("--wait", is_flag=True, help="With -d: return once every engine is ready, or has failed.")
 @click.option("--timeout", metavar="DURATION", help="With --wait: how long. Default: timeouts.start + timeouts.warmup.")
 @click.option("--force", is_flag=True, help="Start although the plan says that it does not fit.")
+@node_options
 @click.option("--notify-fd", type=int, hidden=True)
 def up_command(
     profile: Path,
@@ -38,22 +40,29 @@ def up_command(
     timeout: str | None,
     force: bool,
     notify_fd: int | None,
+    node: NodeOptions,
 ) -> None:
     """Start a profile: check the plan, fetch the model, start and warm the engines, serve.
 
     In the foreground, Ctrl+C lets running requests finish and stops; a second one stops at once.
+
+    An engine over several hosts (engine.nodes) has a launcher on each: --node-rank says which it is, --head where host 0
+    is, which runs the gateway. They start together, end together, and wait for each other.
     """
     if (wait or timeout) and not detach:
         raise click.UsageError("--wait and --timeout go with -d; in the foreground `up` shows when it is ready.")
     loaded = load_profile(profile, sets=sets)
+    place = node.place(loaded.profile, "up", profile, sets)
+    if wait and place is not None and not place.is_head:
+        raise click.UsageError("--wait goes with --node-rank 0: that host knows when the engine is ready.")
     if detach:
         from launcher.cli.detach import start_detached
 
-        start_detached(loaded, sets, wait=wait, timeout=timeout, force=force)
+        start_detached(loaded, sets, wait=wait, timeout=timeout, force=force, node=place, words=node.words())
     else:
         from launcher.cli.serve import serve  # brings the gateway and the supervisor: only here are they needed
 
-        serve(loaded, force=force, notify_fd=notify_fd)
+        serve(loaded, force=force, notify_fd=notify_fd, node=place, once=node.once)
 
 
 @click.command("down", epilog="Example: launcher down cpu-smollm2")

@@ -23,6 +23,7 @@ from launcher.engine.flags import (
     why_unknown,
 )
 from launcher.engine.media_urls import fetch_notes, no_domains
+from launcher.engine.nodes import Node, has_nodes, node_arguments, node_environment, uses_ray
 from launcher.errors import PreconditionError, ProfileError
 from launcher.plan.placement import Placement
 from launcher.probe.arguments import groups
@@ -32,6 +33,7 @@ from launcher.profile.units import GIB
 
 HOST = "127.0.0.1"
 QUEUE_CAP, QUEUE_CAP_SINCE = "--max-num-queued-reqs", (0, 32)
+SERVE_VLLM_CPU = Path(__file__).with_name("serve_vllm_cpu.py")
 GLM_SHORTEST_EDGE = 12544  # GLM-4.xV's own least area, where the model's files are not at hand to say
 
 
@@ -50,7 +52,9 @@ class EngineCommand:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        """Where the launcher itself reaches it: every-interface addresses are no destination."""
+        host = {"0.0.0.0": HOST, "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -70,18 +74,21 @@ def engine_command(
     port: int,
     model_path: str,
     build: VllmBuild,
+    host: str = HOST,
     base_dir: Path | None = None,
     environ: Mapping[str, str] | None = None,
     text_only: bool = False,
     api_key: str = "",
+    node: Node | None = None,
 ) -> EngineCommand:
-    """The command for ``placement`` on ``port``, with the model in the folder ``model_path``.
+    """The command for ``placement`` on ``port`` of ``host``, with the model in the folder ``model_path``.
 
     ``base_dir`` (default: the working directory) is the folder of the profile's file, where relative paths start.
     ``environ`` (default: our own) is read for CUDA_VISIBLE_DEVICES only: cards are counted within it, as CUDA does.
     ``text_only``: the model is known to take text alone, so no limits on images and videos are written.
     ``api_key``: what the engine is to ask for, unless engine.env says another. It goes by the environment, which no other
     user can read, not by the arguments, which `ps` shows to all.
+    ``node``: this host's place, where the engine runs over several; all but the first listen on no port.
     Raises ProfileError for extra_args or env that cannot be, PreconditionError for what ``build`` does not know.
     """
     engine = profile.engine
@@ -93,16 +100,18 @@ def engine_command(
     if faults := [*extra_faults(engine, keys_set), *env_faults(engine)]:
         raise ProfileError("\n".join(faults), "`launcher plan` shows every argument that the launcher writes itself.")
     served_name = profile.model.public_name or ""
-    arguments = ["--host", HOST, "--port", str(port), *_quiet_probes(engine), *no_domains(engine)]
-    arguments += _backstop(profile, engine, build)
+    arguments = [] if node is None else node_arguments(node)
+    if node is None or node.is_head:
+        arguments += ["--host", host, "--port", str(port), *_quiet_probes(engine)]
+    arguments += [*no_domains(engine), *_backstop(profile, engine, build)]
     for row, value in values:
         arguments += row.write(row.flag, value)
     arguments += engine.extra_args
     inherited = os.environ if environ is None else environ
     return EngineCommand(
-        argv=(*_program(build, model_path), *arguments),
-        env={**_own_env(profile, placement, build, inherited, api_key), **engine.env},
-        host=HOST,
+        argv=(*_program(build, model_path, node), *arguments),
+        env={**_own_env(profile, placement, build, inherited, api_key, node), **engine.env},
+        host=host,
         port=port,
         served_name=served_name,
         arguments=tuple(arguments),
@@ -130,14 +139,17 @@ def _backstop(profile: Profile, engine: VllmEngine, build: VllmBuild) -> list[st
     return [QUEUE_CAP, str(2 * most + 16)]
 
 
-def _program(build: VllmBuild, model_path: str) -> list[str]:
+def _program(build: VllmBuild, model_path: str, node: Node | None) -> list[str]:
     """The `serve` command where the distribution `vllm` is; the module where only vllm-cpu is.
 
     `serve` is run as a module too: that is certain to use build.python, while a `vllm` script may lie elsewhere or be
-    missing. Under vllm-cpu `serve` dies, since it asks for the version of a distribution called vllm.
+    missing. Under vllm-cpu `serve` dies, since it asks for the version of a distribution called vllm. Over several hosts
+    it is needed all the same, for the module heeds no --headless: there a file of ours tells it that version.
     """
     if build.distribution == "vllm":
         return [build.python, "-m", "vllm.entrypoints.cli.main", "serve", model_path]
+    if node is not None:
+        return [build.python, "-P", str(SERVE_VLLM_CPU), "serve", model_path]
     return [build.python, "-m", "vllm.entrypoints.openai.api_server", "--model", model_path]
 
 
@@ -248,7 +260,12 @@ def _quiet_probes(engine: VllmEngine) -> list[str]:
 
 
 def _own_env(
-    profile: Profile, placement: Placement, build: VllmBuild, inherited: Mapping[str, str], api_key: str
+    profile: Profile,
+    placement: Placement,
+    build: VllmBuild,
+    inherited: Mapping[str, str],
+    api_key: str,
+    node: Node | None,
 ) -> dict[str, str]:
     """What the launcher sets: cards, quick restarts, telemetry off, the engine's key, no redirects, no colours in the log."""
     env = {
@@ -258,8 +275,14 @@ def _own_env(
         MEDIA_REDIRECTS: "0",
         "VLLM_ENABLE_STARTUP_PLAN": "1",
     }
-    env = {name: value for name, value in env.items() if build.release in ENV_SPANS[name]}
-    if profile.hardware.device == "cuda":
+    if not may_keep_plans(profile):
+        del env["VLLM_ENABLE_STARTUP_PLAN"]
+    env = {name: value for name, value in env.items() if build.release in ENV_SPANS[name]} | tracing_env(profile)
+    if node is not None:
+        env |= node_environment(node, profile.hardware.device, inherited)
+    if uses_ray(profile):  # it gives out the cards; and vLLM must find the cluster that runs, not start one of its own
+        env["RAY_ADDRESS"] = inherited.get("RAY_ADDRESS") or "auto"
+    elif profile.hardware.device == "cuda":
         # CUDA numbers cards by speed unless told; NVML, which the plan reads, numbers them by PCI bus.
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         env["CUDA_VISIBLE_DEVICES"] = visible_cards(placement, inherited.get("CUDA_VISIBLE_DEVICES"))
@@ -267,6 +290,26 @@ def _own_env(
         # Whole GiB only, and it says what --kv-cache-memory-bytes says: kept for those who look for it.
         env["VLLM_CPU_KVCACHE_SPACE"] = str((profile.engine.kv_cache_memory or 0) // GIB)
     return env
+
+
+def may_keep_plans(profile: Profile) -> bool:
+    """Whether vLLM may keep its memory profile between starts. Not over several hosts: each has a cache of its own, and
+    one that skips the profiling run would leave the others waiting for it in there."""
+    return not has_nodes(profile) and not uses_ray(profile)
+
+
+def tracing_env(profile: Profile) -> dict[str, str]:
+    """What OpenTelemetry's SDK in vLLM reads: HTTP, which vLLM takes for gRPC unless told, and no traces of its own accord.
+
+    Without the latter it would trace what the gateway has not sampled, and every warm-up and probe of ours.
+    """
+    if profile.gateway.tracing is None:
+        return {}
+    return {
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+        "OTEL_SERVICE_NAME": f"{profile.name}-engine",
+    }
 
 
 def visible_cards(placement: Placement, outer: str | None) -> str:
@@ -291,7 +334,7 @@ def _notes(profile: Profile, build: VllmBuild, keys_set: list[str]) -> list[str]
         notes.append(
             f"{build} is newer than {NEWEST[0]}.{NEWEST[1]}, the newest known here: its own parser checks the arguments"
         )
-    if build.release in ENV_SPANS["VLLM_ENABLE_STARTUP_PLAN"]:
+    if build.release in ENV_SPANS["VLLM_ENABLE_STARTUP_PLAN"] and may_keep_plans(profile):
         notes.append("memory profiling is kept between starts (VLLM_ENABLE_STARTUP_PLAN=1)")
     if isinstance(profile.engine, VllmEngine):
         notes += [*extra_notes(profile.engine, keys_set), *fetch_notes(profile.engine)]

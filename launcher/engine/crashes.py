@@ -5,11 +5,24 @@ from __future__ import annotations
 import re
 
 from launcher.engine.causes import Cause, Explained, Facts, fixed
+from launcher.engine.nodes import has_nodes
 
 _DRIVER = "Install a driver that is new enough (`nvidia-smi` shows the CUDA version that it can do)"
 
 
+_NETWORK = (
+    "They need every port of each other: see their firewalls. VLLM_HOST_IP, GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME in the "
+    "environment of each host's launcher name another address and network."
+)
+
+
 def _nccl(match: re.Match[str], facts: Facts) -> Explained:
+    if has_nodes(facts.profile):
+        return (
+            f"the cards could not talk to each other, or not to those of the other hosts (NCCL: {match['what'].strip()})",
+            _NETWORK,
+            True,
+        )
     return (
         f"the cards could not talk to each other (NCCL: {match['what'].strip()})",
         "Set engine.env: {NCCL_P2P_DISABLE: '1'} and engine.extra_args: [--disable-custom-all-reduce], both: many boards cannot "
@@ -24,6 +37,33 @@ _ANY_LEVEL = ("hang", "processor")
 CRASHES: tuple[Cause, ...] = tuple(
     Cause(name, re.compile(pattern), explain, any_level=name in _ANY_LEVEL)
     for name, pattern, explain in (
+        (
+            "ray-worker",
+            r"RayWorkerProc rank=\S+ died unexpectedly|(?:Actor|Node)DiedError|The actor died unexpectedly",
+            fixed(
+                "a worker of the engine on the Ray cluster died",
+                "`ray status` shows whether a node is gone; the logs of the worker's node, in /tmp/ray/session_latest/logs, tell why.",
+                retry=True,
+            ),
+        ),
+        (
+            "ray-room",
+            r"Cannot provide a placement group (?:requiring (?P<gpus>[\d.]+) GPUs)?",
+            fixed(
+                "the Ray cluster gave the engine no cards in time",
+                "`ray status` shows what has them; end that, start more nodes, or lower engine.tensor_parallel.",
+                retry=True,
+            ),
+        ),
+        (
+            "nodes-network",
+            r"Gloo connectFullMesh failed with (?P<what>.{0,160})|The client socket has (?:timed out|failed to connect)(?P<tcp>.{0,120})",
+            lambda match, facts: (
+                f"the engine's hosts do not reach each other ({(match['what'] or match['tcp']).strip(' .,')})",
+                _NETWORK,
+                True,
+            ),
+        ),
         (
             "companion-packages",
             r"operator torchvision::nms does not exist|lib(?:c10_cuda|nvrtc|cudart|torch_cuda)\.so\S*: cannot open shared object|"

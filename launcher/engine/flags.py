@@ -83,6 +83,10 @@ def as_whole_seconds(flag: str, value: Any) -> list[str]:
     return [flag, str(-int(-value // 1))]  # rounded up: vLLM takes whole seconds, and to end early would cut streams
 
 
+def as_url(flag: str, value: Any) -> list[str]:
+    return [flag, value.url]
+
+
 TABLE: tuple[FlagRow, ...] = (
     FlagRow("model.served_name", "--served-model-name", as_value),
     FlagRow("model.dtype", "--dtype", as_value, unset=("auto",)),
@@ -100,6 +104,7 @@ TABLE: tuple[FlagRow, ...] = (
     FlagRow("model.image_longest_edge", "--mm-processor-kwargs", as_json),  # the value: see command.processor_kwargs
     FlagRow("engine.tensor_parallel", "--tensor-parallel-size", as_value, unset=(1,)),
     FlagRow("engine.pipeline_parallel", "--pipeline-parallel-size", as_value, unset=(1,)),
+    FlagRow("engine.distributed", "--distributed-executor-backend", as_value, unset=("mp",)),  # mp: see nodes.py
     FlagRow("engine.max_num_batched_tokens", "--max-num-batched-tokens", as_value),
     FlagRow("engine.max_num_seqs", "--max-num-seqs", as_value),
     FlagRow("engine.chunked_prefill", "--enable-chunked-prefill", as_switch),
@@ -109,6 +114,7 @@ TABLE: tuple[FlagRow, ...] = (
     FlagRow("engine.kv_cache_dtype", "--kv-cache-dtype", as_value, unset=("auto",)),
     FlagRow("engine.compile", "--optimization-level", as_compile, unset=("auto",)),
     FlagRow("timeouts.drain", "--shutdown-timeout", as_whole_seconds),
+    FlagRow("gateway.tracing", "--otlp-traces-endpoint", as_url),  # see also command.tracing_env
 )
 
 # Keys of ModelSection and VllmEngine that no row writes, and who reads them instead.
@@ -124,6 +130,7 @@ HANDLED_ELSEWHERE: dict[str, str] = {
     "model.template.strip": "done in the gateway, which takes the residue out of answers",
     "engine.kind": "tells vllm from external",
     "engine.replicas": "one process each; placement tells its cards",
+    "engine.nodes": "written by nodes.py, together with this host's place among them",
     "engine.env": "added to the environment by command.py",
     "engine.extra_args": "put last by command.py",
     "engine.python": "the program that is started",
@@ -168,6 +175,10 @@ RESERVED: dict[str, str] = {
     "--api-key": "arguments show in ps to every user; each start has a key of its own, or give VLLM_API_KEY in engine.env",
     "--root-path": "the gateway expects the engine's routes at /v1",
     "--headless": "a headless engine answers no requests, so it could never become ready",
+    "--nnodes": "engine.nodes says over how many hosts a replica runs",
+    "--node-rank": "`launcher up --node-rank` says which host this is",
+    "--master-addr": "`launcher up --head` says where the first host is",
+    "--master-port": "`launcher up --head ADDRESS:PORT` says where the first host is",
     "--grpc": "the gateway speaks HTTP to the engine",
     "--config": "a second file of settings would hide them from the plan and from the checks: write them in the profile",
     "--ssl-keyfile": "the gateway speaks plain HTTP to engines on 127.0.0.1",
@@ -196,6 +207,8 @@ SHORT: dict[str, str] = {
     "-dp": "--data-parallel-size",
     "-q": "--quantization",
     "-asc": "--api-server-count",
+    "-n": "--nnodes",
+    "-r": "--node-rank",
     "-h": "--help",
 }
 

@@ -68,9 +68,10 @@ class AccessLog:
     ``max_size`` (bytes) and ``keep`` rotate the file as logging.max_size and logging.keep do the others.
     """
 
-    def __init__(self, path: Path, *, max_size: int, keep: int) -> None:
+    def __init__(self, path: Path | None, *, max_size: int, keep: int) -> None:
+        """``path`` None: the standard output, where a container's logs are looked for."""
         self.path = path
-        self._file = _LogFile(path, max_size, keep)
+        self._file = _Stdout() if path is None else _LogFile(path, max_size, keep)
         self._entries: list[AccessEntry] = []
         self._batches: SimpleQueue[tuple[list[AccessEntry], float] | threading.Event | None] = SimpleQueue()
         self._timer: asyncio.TimerHandle | None = None
@@ -135,7 +136,7 @@ class AccessLog:
         self._file.close()
 
     def __repr__(self) -> str:
-        return f"<AccessLog {self.path} waiting={len(self._entries)} dropped={self.dropped}>"
+        return f"<AccessLog {self.path or 'stdout'} waiting={len(self._entries)} dropped={self.dropped}>"
 
 
 class _Finisher:
@@ -234,3 +235,17 @@ class _LogFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class _Stdout(_LogFile):
+    """The standard output, which is somebody else's to rotate and to close."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("the standard output"), max_size=0, keep=0)
+
+    def _append(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(1, data) :]
+
+    def close(self) -> None:
+        pass

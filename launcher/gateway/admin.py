@@ -12,6 +12,7 @@ import logging
 import pwd
 import socket
 import struct
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from launcher.gateway import live
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("launcher.gateway")
 MAX_BODY = 64 * 1024
-LEAVE_CHECK_S = 0.1  # how often one that leaves is looked at: has it finished?
 ACTOR = b"x-launcher-actor:"  # the control app says on whose behalf it asks
 
 
@@ -52,10 +52,7 @@ class Audit(Protocol):
 
 
 class AdminDoor:
-    """Serves the admin routes: what a ClientConnection needs of its server, beside the gateway that it looks into.
-
-    Replicas that leave are kept in ``leaving`` until they are idle; written here only.
-    """
+    """Serves the admin routes: what a ClientConnection needs of its server, beside the gateway that it looks into."""
 
     def __init__(
         self, gateway: Gateway, *, name: str, membership: Membership | None = None, audit: Audit | None = None
@@ -64,11 +61,9 @@ class AdminDoor:
         self.settings = gateway.settings.model_copy(update={"max_body": MAX_BODY})
         self.connections: set[ClientConnection] = set()
         self.minute = live.LastMinute()
-        self.leaving: set[int] = set()
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
         self._sampling: asyncio.TimerHandle | None = None
-        self._leaving_check: asyncio.TimerHandle | None = None
         self._sample()
 
     def connection(self) -> ClientConnection:
@@ -77,9 +72,8 @@ class AdminDoor:
 
     def close(self) -> None:
         """Ends the connections; the listener is its owner's to close."""
-        for timer in (self._sampling, self._leaving_check):
-            if timer is not None:
-                timer.cancel()
+        if self._sampling is not None:
+            self._sampling.cancel()
         for connection in list(self.connections):
             connection.shut()
 
@@ -150,24 +144,14 @@ class AdminDoor:
 
     def leave(self, index: int) -> None:
         """Sends a replica nothing more and forgets it once it is idle."""
-        if index in self.leaving:
-            return
         assert self.membership is not None
-        self.leaving.add(index)
         self.membership.leave(index)
-        self.gateway.replicas.drain(index)
-        if self._leaving_check is None:
-            self._leaving_check = self._loop.call_later(0, self._forget_idle)
+        self.gateway.departures.begin(index)
 
-    def _forget_idle(self) -> None:
-        self._leaving_check = None
-        for replica in [replica for replica in self.gateway.replicas.all if replica.index in self.leaving]:
-            if not replica.in_flight:
-                self.gateway.replicas.remove(replica.index)
-                self.leaving.discard(replica.index)
-                log.info("replica %d has left", replica.index)
-        if self.leaving:
-            self._leaving_check = self._loop.call_later(LEAVE_CHECK_S, self._forget_idle)
+    @property
+    def leaving(self) -> Collection[int]:
+        """The replicas that are on their way out."""
+        return self.gateway.departures.leaving
 
     def _sample(self) -> None:
         self.minute.note(live.counts(self.gateway.metrics, self._loop.time()))

@@ -61,7 +61,7 @@ def _leave(door: AdminDoor, request: Request) -> Done:
             "supervised",
             f"Replica {index} is an engine that this launcher runs: it can be drained, and ends with the deployment.",
         )
-    staying = [other for other in door.gateway.replicas.all if other.index not in door.leaving | {index}]
+    staying = [other for other in door.gateway.replicas.all if other.index not in {*door.leaving, index}]
     if not staying:
         raise _conflict("last_replica", f"Replica {index} is the last one: stop the deployment with `launcher down`.")
     door.leave(index)

@@ -40,15 +40,18 @@ class Books:
         """A request was refused before there was an exchange for it."""
         self.metrics.refusals[refusal.reason] += 1
         self.metrics.requests["other", refusal.status] += 1
-        access = self._gateway.access
-        if access is None:
-            return
+        access, tracer, now = self._gateway.access, self._gateway.tracer, self._gateway.now()
+        if access is not None:
+            access.add(self._refusal(refusal, head, now))
+        if tracer is not None and head is not None:
+            tracer.refused(head, self._refusal(refusal, head, now))
+
+    def _refusal(self, refusal: Refusal, head: RequestHead | None, now: float) -> AccessEntry:
+        """The line of the access log for it."""
         method, target, identity = b"-", b"-", b"-"
         if head is not None:
             method, target, identity = head.method, head.target, head.request_id or b"-"
-        access.add(
-            AccessEntry(self._gateway.now(), identity, method, target, refusal.status, "refused", refusal.reason)
-        )
+        return AccessEntry(now, identity, method, target, refusal.status, "refused", refusal.reason)
 
     def media(self, done: Done, seconds: float) -> None:
         """The pictures and clips of a request were made ready, which took so long in all."""
@@ -83,6 +86,9 @@ class Books:
             self._settle(limits, exchange, usage, output_tokens, now)
         if self._gateway.access is not None:
             self._gateway.access.add(self._entry(exchange, usage, now))
+        trace = request.head.trace
+        if trace is not None and trace.is_sampled and self._gateway.tracer is not None:
+            self._gateway.tracer.end(trace, self._entry(exchange, usage, now))
         return output_tokens
 
     def _settle(
@@ -145,6 +151,7 @@ class Books:
             index, ledger, caps = (str(replica.index),), replica.ledger, dispatcher.caps(replica)
             yield "launcher_in_flight", index, ledger.requests
             yield "launcher_replica_ready", index, replica.is_ready and not replica.is_draining
+            yield "launcher_replica_losses", index, replica.losses
             yield "launcher_ledger_prefill_tokens", index, ledger.prefill_tokens
             yield "launcher_ledger_sequences", index, ledger.sequences
             yield "launcher_ledger_kv_tokens", index, ledger.kv_tokens
@@ -152,9 +159,12 @@ class Books:
             yield "launcher_limit_sequences", index, caps.sequences
             if caps.kv_tokens is not None:
                 yield "launcher_limit_kv_tokens", index, caps.kv_tokens
+        yield from gateway.told()
         yield "launcher_ledger_corrections", (), dispatcher.corrections
         yield "launcher_limit_moves", (), dispatcher.limit_moves
         yield "launcher_access_log_dropped_lines", (), gateway.access.dropped if gateway.access else 0
+        yield "launcher_spans", ("sent",), gateway.tracer.sent if gateway.tracer else 0
+        yield "launcher_spans", ("lost",), gateway.tracer.lost if gateway.tracer else 0
         uploads = gateway.intake.store
         yield "launcher_uploads", (), len(uploads)
         yield "launcher_upload_bytes", (), uploads.size

@@ -58,6 +58,7 @@ class Dispatcher(Generic[T]):
         self._ageing = capacity.batch_tokens / admission.ageing  # tokens a second
         self._burst, self._adaptive = admission.burst, admission.adaptive
         self._affinity = admission.prefix_affinity
+        self.gateways = 1  # in front of these replicas
         self.use(rules_of(admission))
 
     # Settings that move.
@@ -65,19 +66,30 @@ class Dispatcher(Generic[T]):
     def use(self, rules: Rules) -> None:
         """Takes over a mode's rules; what waits keeps the deadline that it was given."""
         self.rules = rules
-        own = self.admission.max_prefill
-        self.max_prefill = own or max(1, round(self.capacity.batch_tokens * rules.prefill_budgets))
-        self.max_sequences = self.admission.max_in_flight or self.capacity.sequences
+        whole = self.admission.max_prefill or round(self.capacity.batch_tokens * rules.prefill_budgets)
+        self.max_prefill = max(1, whole // self.gateways)
+        self.max_sequences = max(1, (self.admission.max_in_flight or self.capacity.sequences) // self.gateways)
         self._has_window = rules.window_when != "never" and rules.window_s > 0
         self._bursts = self._burst > 1 and rules.window_when != "always"
         for replica in self.replicas.all:
             replica.caps = None
 
+    def share_engines(self, gateways: int) -> None:
+        """So many gateways, this one among them, are in front of the replicas: it takes its share of each cap.
+
+        Shares are rounded down, and are at least 1. What runs already is not cut off: where the share has become
+        smaller, nothing is started until enough has ended.
+        """
+        self.gateways = gateways
+        self.use(self.rules)
+
     def caps(self, replica: Replica) -> Caps:
         """How much of each a replica gets."""
         caps = replica.caps
         if caps is None:
-            caps = replica.caps = Caps(self.max_prefill, self.max_sequences, self.capacity.kv_tokens)
+            kv_tokens = self.capacity.kv_tokens
+            share = kv_tokens and max(1, kv_tokens // self.gateways)
+            caps = replica.caps = Caps(self.max_prefill, self.max_sequences, share)
             caps.rescale(replica.limit.scale)
         return caps
 

@@ -9,6 +9,7 @@ from launcher.gateway.refusal import bad_head
 
 if TYPE_CHECKING:
     from launcher.gateway.auth import Identity
+    from launcher.gateway.tracing import Trace
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # Possessive repeats: the time is linear in a line's length, whatever it holds.
@@ -105,6 +106,7 @@ class RequestHead:
     priority = b""  # X-Priority
     mode = b""  # X-Mode
     engine_priority = b""  # X-Vllm-Priority, which also goes on to the engine
+    trace: Trace | None = None  # None: it was not decided yet whether it has one, or nobody asks for traces
 
     def __init__(self, method: bytes, target: bytes, is_http11: bool) -> None:
         self.method, self.target, self.is_http11 = method, target, is_http11

@@ -120,6 +120,18 @@ TABLE: dict[str, tuple[str, Labels, str]] = {
     "launcher_limit_moves": ("counter", (), "Moves of the adaptive limits (admission.adaptive)."),
     "launcher_in_flight": ("gauge", ("replica",), "Requests that hold a slot of a replica."),
     "launcher_replica_ready": ("gauge", ("replica",), "1: the replica gets requests."),
+    "launcher_replica_losses": ("counter", ("replica",), "Times that a replica went down which was ready."),
+    # Told by the launcher, of the engines and on the cards of its own machine; not where engines run elsewhere.
+    "launcher_engine_ends": (
+        "counter",
+        ("replica", "cause"),
+        "Ends of an engine that nobody asked for: exited, hung, or start (not well in time, or ended before).",
+    ),
+    "launcher_engine_restarts_left": ("gauge", ("replica",), "Restarts that the crash budget (restart.budget) allows."),
+    "launcher_engine_given_up": ("gauge", ("replica",), "1: the engine is not started again."),
+    "launcher_gpu_memory_used_bytes": ("gauge", ("gpu", "name"), "Memory of the card in use, by whomever."),
+    "launcher_gpu_memory_total_bytes": ("gauge", ("gpu", "name"), "Memory of the card."),
+    "launcher_gpu_utilization_ratio": ("gauge", ("gpu", "name"), "Share of the last second in which it computed."),
     # The gateway itself.
     "launcher_queued": ("gauge", (), "Requests that wait in the queue."),
     "launcher_queued_tokens": ("gauge", (), "Tokens, prompts and expected answers, that wait in the queue."),
@@ -128,6 +140,7 @@ TABLE: dict[str, tuple[str, Labels, str]] = {
     "launcher_mode_info": ("gauge", ("mode",), "1 for the mode that is on."),
     "launcher_control_up": ("gauge", (), "1: the control app (/api) runs."),
     "launcher_access_log_dropped_lines": ("counter", (), "Lines of the access log that could not be written."),
+    "launcher_spans": ("counter", ("outcome",), "Traced requests (gateway.tracing): sent to the collector, or lost."),
     "launcher_build_info": ("gauge", ("version", "compiled"), "Always 1; compiled is 1 where the gateway is."),
 }
 
@@ -204,9 +217,7 @@ class Metrics:
         """The exposition text of all metrics (CONTENT_TYPE)."""
         lines: dict[str, list[str]] = {name: [] for name in TABLE}
         for name, labels, value in self._values():
-            kind, names, _ = TABLE[name]
-            suffix = "_total" if kind == "counter" else ""
-            lines[name].append(f"{name}{suffix}{_braces(names, labels)} {float(value)!r}")
+            lines[name].append(_line(name, labels, value))
         for name, labels, histogram in self._histograms():
             lines[name] += _histogram_lines(name, TABLE[name][1], labels, histogram)
         return "".join(_family(name, samples) for name, samples in lines.items()).encode()
@@ -256,6 +267,20 @@ class Metrics:
 
 
 # The text: https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4.
+
+
+def text_of(samples: Iterable[Sample]) -> bytes:
+    """The exposition text of these alone, for who has figures of its own and no gateway."""
+    lines: defaultdict[str, list[str]] = defaultdict(list)
+    for name, labels, value in samples:
+        lines[name].append(_line(name, labels, value))
+    return "".join(_family(name, found) for name, found in lines.items()).encode()
+
+
+def _line(name: str, labels: Labels, value: float) -> str:
+    kind, names, _ = TABLE[name]
+    suffix = "_total" if kind == "counter" else ""
+    return f"{name}{suffix}{_braces(names, labels)} {float(value)!r}"
 
 
 def _family(name: str, samples: list[str]) -> str:

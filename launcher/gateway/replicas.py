@@ -53,6 +53,7 @@ class Replica:
         "last_byte_at",
         "ledger",
         "limit",
+        "losses",
         "own_names",
         "pace",
         "port",
@@ -71,6 +72,7 @@ class Replica:
         self.is_ready = False
         self.reason = STARTING
         self.is_draining = False  # by an operator: what runs goes on, nothing new is sent
+        self.losses = 0  # times that it went down while it was ready
         self.ledger = Ledger()
         self.caps: Caps | None = None  # None: to be worked out from the present rules
         self.pace = Pace()
@@ -155,6 +157,7 @@ class Replicas:
     def down(self, index: int, reason: str) -> None:
         """From now on the replica gets no requests; ``reason`` says why, in /ready and in 503 answers."""
         replica = self._by_index[index]
+        replica.losses += replica.is_ready
         replica.is_ready, replica.reason = False, reason
         replica.prefixes.clear()
         self._changed(replica)

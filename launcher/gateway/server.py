@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from launcher.gateway.auth import Gatekeeper, Identity, is_local, require_admin
 from launcher.gateway.books import Books
 from launcher.gateway.certificate import ServerCertificate
 from launcher.gateway.compat import Changes
+from launcher.gateway.departures import Departures
 from launcher.gateway.dispatch import Dispatcher, Verdict
 from launcher.gateway.heads import RequestHead
 from launcher.gateway.http1 import ClientConnection
@@ -27,6 +28,7 @@ from launcher.gateway.keyring import KeyRing
 from launcher.gateway.ledger import Capacity
 from launcher.gateway.media.intake import Intake
 from launcher.gateway.media.uploads import Uploads
+from launcher.gateway.metrics import Sample
 from launcher.gateway.modes import MODES, Rules, rules_of
 from launcher.gateway.pool import Pool
 from launcher.gateway.price import Price, Pricer, read_exactly
@@ -40,6 +42,7 @@ from launcher.gateway.rescue import MAX_BODY as MAX_RESUMED_BODY
 from launcher.gateway.routes import NEEDS_ENGINE, Kind, Route, find_route
 from launcher.gateway.sockets import listen
 from launcher.gateway.ticket import Ticket
+from launcher.gateway.tracing import Tracer
 from launcher.profile.model import AdmissionSection, GatewaySection, ModelSection
 
 log = logging.getLogger("launcher.gateway")
@@ -66,6 +69,7 @@ class Gateway:
         gatekeeper: Gatekeeper | None = None,
         certificate: ServerCertificate | None = None,
         access: AccessLog | None = None,
+        tracer: Tracer | None = None,
         control_socket: str = "",
         default_temperature: float | None = None,
         has_audio: bool | None = None,
@@ -73,15 +77,18 @@ class Gateway:
     ) -> None:
         self.settings, self.replicas, self.model, self.version = settings, replicas, model, version
         self.admission, self.pricer = admission, pricer or Pricer()
+        self.departures = Departures(replicas)
         self.gatekeeper, self.certificate, self.access = (
             gatekeeper or Gatekeeper(KeyRing(None), False),
             certificate,
             access,
         )
+        self.tracer = tracer
         self.default_temperature = default_temperature  # of requests that name none; None: not known
         # has_audio: whether the model takes clips of sound; None: not known, the engine will say
         self.control = Replica.at_socket(control_socket)
         self.control_runs = False  # written by whoever runs it
+        self.told: Callable[[], Iterable[Sample]] = lambda: ()  # metrics of engines and cards, by whoever runs them
         self.dispatcher: Dispatcher[Exchange] = Dispatcher(replicas, admission, capacity)
         self.modes = {mode: rules_of(admission, mode) for mode in MODES}
         self.intake = Intake(settings, model.images_per_prompt, has_audio)
@@ -142,6 +149,7 @@ class Gateway:
         if hasattr(self, "pump"):
             self.pump.close()
             self._certificate_check.cancel()
+        self.departures.close()
         self.uploads.close()
         for exchange in (*self.dispatcher.queue, *self.active):  # who waits first, so that none is started now
             exchange.cut_off(self.drain_reason or "the endpoint is stopping")
@@ -156,6 +164,8 @@ class Gateway:
         await self.intake.close()
         if self.access is not None:
             await self.access.close()
+        if self.tracer is not None:
+            await self.tracer.close()
 
     def _watch_certificate(self) -> None:
         """Takes up a renewed certificate."""
@@ -224,6 +234,13 @@ class Gateway:
         log.info("mode: %s", mode)
         self.pump.turn()
 
+    def share_engines(self, gateways: int) -> None:
+        """So many gateways, this one among them, are in front of the engines: each takes its share of the caps."""
+        if gateways != self.dispatcher.gateways:
+            self.dispatcher.share_engines(gateways)
+            log.info("%d gateways share the engines: 1/%d of each cap is ours", gateways, gateways)
+            self.pump.turn()
+
     # Requests.
 
     def route(self, head: RequestHead) -> Route:
@@ -278,6 +295,8 @@ class Gateway:
 
     def _infer(self, connection: ClientConnection, request: Request) -> None:
         """An engine's work: priced, let in, put in order."""
+        if self.tracer is not None:
+            self.tracer.begin(request.head, request.route.name)
         identity = request.head.identity
         rules = mode_asked(request.head, self.modes)
         mode = self.mode if rules is None else rules.mode

@@ -28,11 +28,13 @@ async def listen(
     *,
     handshake_s: float = 10.0,
     shutdown_s: float = 60.0,
+    setting: str = "gateway.listen",
 ) -> tuple[asyncio.Server, str, int]:
     """Listens on host:port, with TLS where there is a ``context``; port 0 takes a free one.
 
     ``handshake_s`` bounds a TLS handshake, ``shutdown_s`` the end of a TLS connection: how long a client may take to
-    read what was written for it and to close its side. Raises PreconditionError, which says what to do.
+    read what was written for it and to close its side. ``setting`` is what the address was given by. Raises
+    PreconditionError, which says what to do.
     """
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
@@ -47,7 +49,7 @@ async def listen(
             ssl_shutdown_timeout=shutdown_s if context else None,
         )
     except OSError as error:
-        raise _why_not(error, address, int(port)) from None
+        raise _why_not(error, address, int(port), setting) from None
     name = server.sockets[0].getsockname()
     return server, name[0], name[1]
 
@@ -121,31 +123,31 @@ def _trusting_the_systems_authorities() -> ssl.SSLContext:
     return ssl.create_default_context()  # reads some hundred certificates: too slow to be done for each connection
 
 
-def _why_not(error: OSError, address: str, port: int) -> PreconditionError:
+def _why_not(error: OSError, address: str, port: int, setting: str) -> PreconditionError:
     code = error.errno
     if isinstance(error, socket.gaierror):
         return PreconditionError(
-            f"gateway.listen: {address}: the host's name is not known.",
+            f"{setting}: {address}: the host's name is not known.",
             "Write an address of this machine, such as 127.0.0.1:8000, or 0.0.0.0:8000 for all of them.",
         )
     if code == errno.EADDRINUSE:
         owner = port_owner(port)
         return PreconditionError(
-            f"gateway.listen: {address}: the port is in use{f' by {owner}' if owner else ''}.",
-            "Stop that program, or take another port in gateway.listen (port 0 takes a free one).",
+            f"{setting}: {address}: the port is in use{f' by {owner}' if owner else ''}.",
+            f"Stop that program, or take another port in {setting} (port 0 takes a free one).",
         )
     if code in (errno.EACCES, errno.EPERM):
         return PreconditionError(
-            f"gateway.listen: {address}: this user may not listen on port {port}.",
+            f"{setting}: {address}: this user may not listen on port {port}.",
             "Ports below 1024 are for the system: take one above, such as 8000.",
         )
     if code == errno.EADDRNOTAVAIL:
         return PreconditionError(
-            f"gateway.listen: {address}: that is no address of this machine.",
+            f"{setting}: {address}: that is no address of this machine.",
             "Write one of its own, or 0.0.0.0 for all of them.",
         )
     return PreconditionError(
-        f"gateway.listen: {address}: cannot listen: {error.strerror or error}.", "Take another address."
+        f"{setting}: {address}: cannot listen: {error.strerror or error}.", "Take another address."
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from launcher.plan.checks_model import has_argument
 from launcher.plan.finding import Case, Finding, Findings
 from launcher.plan.measured import has_peer_to_peer
+from launcher.plan.placement import cards_of_replica
 from launcher.plan.profiled_media import profiled_media
 from launcher.profile.units import MIB, format_gib
 
@@ -121,9 +122,11 @@ def _changes(case: Case) -> Iterator[tuple[str, Case]]:
     if case.profile.model.quantization is None and not case.shape.quantization:
         yield "model.quantization to fp8", case.changed(model={"quantization": "fp8"})
         yield "model.quantization to bitsandbytes", case.changed(model={"quantization": "bitsandbytes"})
-    cards = case.profile.hardware.gpus // (case.engine.replicas * case.engine.pipeline_parallel)
+    nodes = case.engine.nodes
+    cards = case.profile.hardware.gpus * nodes // (case.engine.replicas * case.engine.pipeline_parallel)
     for tensor in (2, 4, 8):
-        if settings.tensor_parallel < tensor <= cards and case.shape.heads % tensor == 0:
+        is_even = case.shape.heads % tensor == 0 and tensor * case.engine.pipeline_parallel % nodes == 0
+        if settings.tensor_parallel < tensor <= cards and is_even:
             yield f"engine.tensor_parallel to {tensor}", case.changed(engine={"tensor_parallel": tensor})
     if case.profile.model.quantization is None and not case.shape.quantization:
         both = case.changed(model={"quantization": "bitsandbytes", "max_len": min(settings.max_len, 8192)})
@@ -191,7 +194,8 @@ def check_video(case: Case) -> Findings:
 def check_peer_to_peer(case: Case) -> Findings:
     """Cards that cannot reach each other's memory hang in NCCL or in vLLM's own all-reduce when told that they can."""
     hardware, tensor = case.profile.hardware, case.settings.tensor_parallel
-    if tensor < 2 or hardware.device == "cpu" or has_peer_to_peer(case.profile) is not False:
+    on_one_host = min(tensor, cards_of_replica(case.engine))
+    if on_one_host < 2 or hardware.device == "cpu" or has_peer_to_peer(case.profile) is not False:
         return
     missing = []
     if case.engine.env.get("NCCL_P2P_DISABLE") != "1":
@@ -219,8 +223,8 @@ def check_peer_to_peer(case: Case) -> Findings:
 def check_replicas(case: Case) -> Findings:
     """Where one card holds the model, whole replicas serve more than cards that wait for each other in every layer."""
     tensor = case.settings.tensor_parallel
-    if tensor < 2 or case.profile.hardware.device == "cpu" or not case.kv_known:
-        return
+    if tensor < 2 or case.profile.hardware.device == "cpu" or not case.kv_known or case.engine.nodes > 1:
+        return  # over several hosts: see checks_nodes
     replicas = case.engine.replicas * tensor
     alone = {"tensor_parallel": 1, "replicas": replicas}
     for words, model in (("", {}), (" with model.quantization fp8", {"quantization": "fp8"})):

@@ -24,7 +24,8 @@ def _either(choices: list[int]) -> str:
 def check_cards(case: Case) -> Findings:
     """Enough cards for replicas × tensor × pipeline parallel."""
     if sentence := why_not_placed(case.profile):
-        remedy = f"Set hardware.gpus to {gpus_needed(case.profile)} if the machine has them, or lower engine.replicas."
+        lower = "raise engine.nodes" if case.engine.nodes > 1 else "lower engine.replicas"
+        remedy = f"Set hardware.gpus to {gpus_needed(case.profile)} if the machine has them, or {lower}."
         yield Finding("error", "too-few-gpus", "hardware.gpus", f"{sentence}.", remedy)
 
 

@@ -177,10 +177,10 @@ def _with_kv(budget: MemoryBudget, engine: VllmEngine, requested: int | None) ->
 def cpu_budget(
     profile: Profile, shape: ModelShape, files: WeightBytes | None, settings: Settings, memory: int | None
 ) -> MemoryBudget:
-    """One replica's main memory on device: cpu. ``visible`` is the share of ``memory`` that one replica has."""
+    """One replica's main memory on device: cpu, on one of its hosts. ``visible`` is its share of that host's ``memory``."""
     engine = profile.engine
     assert isinstance(engine, VllmEngine)
-    ranks = settings.tensor_parallel * settings.pipeline_parallel
+    ranks = settings.tensor_parallel * settings.pipeline_parallel // engine.nodes
     kv = engine.kv_cache_memory or 0
     language = language_peak(profile, shape, settings)
     media = profiled_media(shape, settings, profile.model.image_longest_edge)
@@ -190,8 +190,8 @@ def cpu_budget(
     budget = MemoryBudget(
         visible=None if memory is None else memory // engine.replicas,
         requested=None,
-        weights_language=weight_bytes(profile, shape, files, "language", ranks=1),
-        weights_vision=weight_bytes(profile, shape, files, "vision", ranks=1) if settings.sees else 0,
+        weights_language=weight_bytes(profile, shape, files, "language", ranks=engine.nodes),
+        weights_vision=weight_bytes(profile, shape, files, "vision", ranks=engine.nodes) if settings.sees else 0,
         buffers=0,
         encoder_cache=0,
         activations=language,

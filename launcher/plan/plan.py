@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from launcher.plan import checks_memory, checks_model, checks_precision
+from launcher.plan import checks_memory, checks_model, checks_nodes, checks_precision
 from launcher.plan.finding import Case, Finding, make_case
 from launcher.plan.image_budget import Budget, fault_of, fit
 from launcher.plan.image_tokens import USUAL_SIZES
@@ -20,7 +20,7 @@ from launcher.profile.units import format_gib
 __all__ = ["Finding", "ImageTokens", "Plan", "Verdict", "make_plan"]
 
 Verdict = Literal["fits", "does_not_fit", "unknown"]
-CHECKS = (*checks_model.CHECKS, *checks_precision.CHECKS, *checks_memory.CHECKS)
+CHECKS = (*checks_model.CHECKS, *checks_precision.CHECKS, *checks_memory.CHECKS, *checks_nodes.CHECKS)
 ORDER = {"error": 0, "warning": 1, "note": 2}
 
 

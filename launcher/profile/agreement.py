@@ -45,7 +45,7 @@ def find_disagreements(profile: Profile) -> tuple[Broken, ...]:
     engine = profile.engine
     found = [*_sources(profile)]
     if engine.kind == "vllm":
-        for rule in (_missing_model, _device, _kv_budget, _batch):
+        for rule in (_missing_model, _device, _kv_budget, _batch, _nodes):
             found += rule(profile, engine)
     else:
         found += _inert_for_external(profile, engine)
@@ -124,6 +124,40 @@ def _batch(profile: Profile, engine: VllmEngine) -> Iterator[Broken]:
             f"without it a prompt must fit one step, but max_num_batched_tokens {budget} is less than model.max_len {max_len}: "
             f"set it to true, or give {max_len} tokens or more",
             ("engine.chunked_prefill", "engine.max_num_batched_tokens", "model.max_len"),
+        )
+
+
+def _nodes(profile: Profile, engine: VllmEngine) -> Iterator[Broken]:
+    on_cpu = profile.hardware.device == "cpu"
+    if engine.distributed == "ray" and on_cpu:
+        yield Broken(
+            "engine.distributed",
+            "vLLM has no Ray on device: cpu: write mp, which is vLLM's own way over several hosts",
+            ("engine.distributed", "hardware.device"),
+        )
+    if engine.nodes == 1:
+        return
+    width = engine.tensor_parallel * engine.pipeline_parallel
+    if width % engine.nodes:
+        yield Broken(
+            "engine.nodes",
+            f"{engine.nodes} hosts cannot have equal shares of tensor_parallel {engine.tensor_parallel} × "
+            f"pipeline_parallel {engine.pipeline_parallel} = {width}: make the product a multiple of {engine.nodes}",
+            ("engine.nodes", "engine.tensor_parallel", "engine.pipeline_parallel"),
+        )
+    if engine.replicas > 1:
+        yield Broken(
+            "engine.replicas",
+            f"a launcher runs one engine over several hosts, not {engine.replicas}: write 1, run each replica with "
+            "`launcher engine` on hosts of its own, and before them `launcher gateway --engines URL,URL`",
+            ("engine.replicas", "engine.nodes"),
+        )
+    if on_cpu and engine.pipeline_parallel > 1:
+        yield Broken(
+            "engine.pipeline_parallel",
+            "vLLM's CPU build starts with pipeline stages on several hosts, and dies at the first request (seen with 0.32): "
+            "write 1, and divide each layer with tensor_parallel",
+            ("engine.pipeline_parallel", "engine.nodes", "hardware.device"),
         )
 
 

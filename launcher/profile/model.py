@@ -12,7 +12,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from launcher.profile.agreement import Disagreement, find_disagreements
 from launcher.profile.images import ImagesSection
 from launcher.profile.media import AudioSection, FetchSection, UploadsSection
-from launcher.profile.section import Address, BaseUrl, Name, Positive, Section, Text, UrlPath
+from launcher.profile.section import Address, BaseUrl, HostName, Name, Positive, Section, Text, UrlPath
+from launcher.profile.tracing import TracingSection
 from launcher.profile.units import KIB, MIB, Duration, DurationOrZero, Size
 
 PACKAGED_MODELS = ("smollm2-135m-instruct",)
@@ -150,6 +151,13 @@ class VllmEngine(Section):
     pipeline_parallel: Positive = Field(
         1, description="Groups of cards that hold consecutive layers (--pipeline-parallel-size)."
     )
+    nodes: Positive = Field(
+        1, description="Hosts that the cards of one replica are spread over, evenly; hardware.gpus counts those of one."
+    )
+    distributed: Literal["mp", "ray"] = Field(
+        "mp",
+        description="How several hosts work together. mp: vLLM's own way, a launcher on each host. ray: a Ray cluster that runs already.",
+    )
     max_num_batched_tokens: Positive | None = Field(
         None,
         description="Batch token budget: most tokens in one engine step. Smaller: steadier streams; larger: faster prefill.",
@@ -188,7 +196,7 @@ class ExternalEngine(Section):
 
     kind: Literal["external"] = Field(description="external: already running elsewhere, see urls.")
     urls: Annotated[tuple[BaseUrl, ...], Field(min_length=1)] = Field(
-        description="One base URL a replica, without /v1, such as http://10.0.0.5:30000."
+        description="One base URL a replica, without /v1, such as http://10.0.0.5:30000. dns+http://name:port: one at each address behind a name."
     )
     health_path: UrlPath = Field("/health", description="A path that answers 200 while the server is well.")
     api_key_env: Text | None = Field(
@@ -224,6 +232,10 @@ class GatewaySection(Section):
     write_timeout: Duration = Field(
         60.0, description="Longest time in which a client reads nothing of its answer; then it is cut off."
     )
+    peers: HostName | None = Field(
+        None,
+        description="A name whose addresses are the gateways in front of the same engines, this one among them: each takes its share of every cap.",
+    )
     tls_cert: Text | None = Field(
         None,
         description="Certificate chain (PEM) to serve HTTPS with. Relative to the profile's file. Goes with tls_key.",
@@ -244,6 +256,7 @@ class GatewaySection(Section):
     audio: AudioSection = Field(AudioSection(), description="Clips of sound, for models that take them.")
     fetch: FetchSection = Field(FetchSection(), description="What may be named by URL.")
     uploads: UploadsSection = Field(UploadsSection(), description="Pictures that are sent ahead.")
+    tracing: TracingSection | None = Field(None, description="Where traces of requests go. Default: there are none.")
 
 
 class AdmissionSection(Section):

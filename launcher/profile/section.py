@@ -28,13 +28,24 @@ def _address(value: str) -> str:
 
 
 def _base_url(value: str) -> str:
-    if not re.match(r"https?://[^/\s]+", value):
+    if not re.match(r"(dns\+)?https?://[^/\s]+", value):
         raise ValueError(
-            f"{value!r} is not a URL: it must begin with http:// or https://, such as http://127.0.0.1:30000"
+            f"{value!r} is not a URL: it must begin with http:// or https://, such as http://127.0.0.1:30000, or with "
+            "dns+http:// for all servers behind one name"
         )
+    if value.startswith("dns+") and not re.fullmatch(r"dns\+https?://[A-Za-z0-9._-]+(:\d{1,5})?/?", value):
+        raise ValueError(f"{value!r} is not a name with a port, such as dns+http://engines.default.svc:8000")
     if re.search(r"/v1/*$", value):
         raise ValueError(f"{value!r} ends with /v1: leave that out, the gateway adds it")
     return value.rstrip("/")
+
+
+def _host_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?", value):
+        raise ValueError(
+            f"{value!r} is not the name of a host: write it without scheme and port, such as gateways.default.svc"
+        )
+    return value
 
 
 def _name(value: str) -> str:
@@ -52,7 +63,8 @@ def _shape(pattern: str) -> WithJsonSchema:
 
 Address = Annotated[str, AfterValidator(_address), _shape(r"^.+:\d{1,5}$")]
 UrlPath = Annotated[str, AfterValidator(_path), _shape("^/")]
-BaseUrl = Annotated[str, AfterValidator(_base_url), _shape(r"^https?://[^/\s]+")]
+BaseUrl = Annotated[str, AfterValidator(_base_url), _shape(r"^(dns\+)?https?://[^/\s]+")]
+HostName = Annotated[str, AfterValidator(_host_name), _shape(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Name = Annotated[str, AfterValidator(_name), _shape(r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")]
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]

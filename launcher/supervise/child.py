@@ -99,7 +99,8 @@ class Child:
         await self._guard.wait()
         words = last.split()
         if len(words) != 2 or words[0] not in (b"exit", b"signal"):
-            await end_session(self.pid)  # the guard itself was killed: PR_SET_PDEATHSIG took the engine, this its workers
+            # the guard itself was killed: PR_SET_PDEATHSIG took the engine, this takes its workers
+            await end_session(self.pid)
             words = [b"signal", b"9"]
         if self._lines is not None:
             with contextlib.suppress(asyncio.TimeoutError):

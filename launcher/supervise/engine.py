@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -67,6 +67,19 @@ class Finding:
     retry_helps: bool = True
 
 
+class OtherHosts(Protocol):
+    """The hosts beside this one that an engine runs on. They start together and end together."""
+
+    async def gather(self, generation: int, on_step: Callable[[str], None]) -> None:
+        """Until all are there and have been told to start."""
+
+    async def until_fallen(self) -> Finding | None:
+        """Why one of them no longer runs its part; None once all were told to end."""
+
+    async def disband(self, reason: str) -> Finding | None:
+        """End their parts. Which of them had ended before, and why; None: none had."""
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """One engine to keep running. ``command`` is asked anew for every attempt (a fresh port each time)."""
@@ -78,6 +91,7 @@ class EngineSpec:
     diagnose: Callable[[Sequence[str], Exit], Finding]
     stage_of: Callable[[str], str | None]
     logger: logging.Logger
+    others: OtherHosts | None = None
 
 
 @dataclass
@@ -94,3 +108,4 @@ class Engine:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     probes: set[asyncio.Task[None]] = field(default_factory=set)
     last_failure: str = ""
+    ends: Counter[str] = field(default_factory=lambda: Counter(exited=0, hung=0, start=0))  # see state.unasked_end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 
@@ -12,6 +12,14 @@ from launcher.engine.metrics_page import samples
 from launcher.errors import LauncherError
 
 TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")  # vllm/v1/metrics/loggers.py
+REQUEST_GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+
+
+class Load(NamedTuple):
+    """An engine's requests, running and waiting, and the prompt and answer tokens that it has counted so far."""
+
+    requests: int
+    tokens: float
 
 
 class EngineRefused(LauncherError):
@@ -38,12 +46,14 @@ class EngineClient:
         """None when ``path`` answers 200 in time; else what it did instead."""
         try:
             async with asyncio.timeout(timeout_s):
-                status = (await self._http.get(path, timeout=None)).status_code
+                response = await self._http.get(path, timeout=None)
         except TimeoutError:
             return f"{path} was not answered within {timeout_s:g} s"
         except httpx2.HTTPError as error:
             return f"{path} failed: {error or type(error).__name__}"
-        return None if status == 200 else f"{path} answered {status}"
+        if response.status_code == 200:
+            return None
+        return f"{path} answered {response.status_code}{_reason(response)}"
 
     async def one_token(self, timeout_s: float) -> None:
         """Have it generate a single token. Raises EngineRefused when none comes."""
@@ -63,12 +73,20 @@ class EngineClient:
 
     async def token_count(self, timeout_s: float) -> float | None:
         """Prompt and answer tokens that it has counted so far; None when it does not say."""
-        try:
-            text = (await self._http.get("/metrics", timeout=timeout_s)).text
-        except httpx2.HTTPError:
-            return None
-        found = samples(text, *TOKEN_COUNTERS)
+        found = samples(await self._metrics(timeout_s), *TOKEN_COUNTERS)
         return sum(found) if found else None
+
+    async def load(self, timeout_s: float) -> Load | None:
+        """What it has in hand and has done, by its own count; None when it does not say."""
+        page = await self._metrics(timeout_s)
+        requests, tokens = samples(page, *REQUEST_GAUGES), samples(page, *TOKEN_COUNTERS)
+        return Load(round(sum(requests)), sum(tokens)) if requests and tokens else None
+
+    async def _metrics(self, timeout_s: float) -> str:
+        try:
+            return (await self._http.get("/metrics", timeout=timeout_s)).text
+        except httpx2.HTTPError:
+            return ""
 
     async def _post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> Any:
         try:
@@ -81,6 +99,14 @@ class EngineClient:
         if response.status_code != 200:
             raise EngineRefused(f"{path} answered {response.status_code}: {_message(response)}", response.status_code)
         return response.json()
+
+
+def _reason(response: httpx2.Response) -> str:
+    """What a launcher says of its engine; '' where it is none that answered."""
+    try:
+        return f": {str(response.json()['reason'])[:300]}"
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _message(response: httpx2.Response) -> str:

@@ -1,4 +1,4 @@
-"""Log files that rotate: one for the launcher with its gateway, one for each engine."""
+"""Log files that rotate: one for the launcher with its gateway, one for each engine; in a container stderr instead."""
 
 from __future__ import annotations
 
@@ -17,12 +17,31 @@ def open_log(logger: logging.Logger, path: Path, section: LoggingSection, patter
     handler = logging.handlers.RotatingFileHandler(
         path, maxBytes=section.max_size, backupCount=section.keep, encoding="utf-8", delay=True
     )
+    _use(logger, handler, pattern)
+
+
+def _use(logger: logging.Logger, handler: logging.Handler, pattern: str) -> None:
     handler.setFormatter(logging.Formatter(pattern))
     for old in logger.handlers[:]:
         logger.removeHandler(old)
         old.close()
     logger.addHandler(handler)
     logger.propagate = False
+
+
+def engine_console(index: int) -> logging.Logger:
+    """An engine's own lines on stderr, where a container's logs are looked for."""
+    logger = logging.getLogger(f"engine.{index}")
+    logger.setLevel(logging.INFO)
+    _use(logger, logging.StreamHandler(), "%(message)s")
+    return logger
+
+
+def launcher_console(section: LoggingSection) -> None:
+    """The launcher's own log, with the gateway's, on stderr."""
+    logger = logging.getLogger("launcher")
+    logger.setLevel(section.level.upper())
+    _use(logger, logging.StreamHandler(), LAUNCHER_FORMAT)
 
 
 def engine_logger(index: int, folder: Path, section: LoggingSection) -> logging.Logger:

@@ -27,6 +27,11 @@ def recent_crashes(crashes: Sequence[float], now: float, policy: RestartPolicy) 
     return tuple(at for at in crashes if now - at < policy.window_s)
 
 
+def restarts_left(crashes: Sequence[float], now: float, policy: RestartPolicy) -> int:
+    """Restarts that the budget still allows."""
+    return max(0, policy.budget - len(recent_crashes(crashes, now, policy)))
+
+
 def restart_delay_s(recent: Sequence[float], policy: RestartPolicy) -> float | None:
     """Seconds to wait after the last of ``recent`` crashes, or None when the budget is spent."""
     if len(recent) > policy.budget:

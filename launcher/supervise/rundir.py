@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from launcher.errors import PreconditionError
 from launcher.supervise.child import kill_session, start_time
 
 RECORD, LOCK = "state.json", "lock"
+TARGETS = "prometheus.json"  # for its file_sd_configs: engines listen on another port at each start
 ENDED = "ended"
 
 
@@ -63,6 +65,7 @@ class RunDir:
         self.stale_pid = stale_pid  # the launcher that left this directory without an end, if one did
         self.cleaned = tuple(cleaned)  # its processes that were still there, ended by this claim
         self._lock = lock
+        self._targets: list[dict[str, Any]] | None = None
 
     @classmethod
     def claim(cls, name: str) -> RunDir:
@@ -93,8 +96,12 @@ class RunDir:
         return cls(path, lock, stale_pid, ended)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Replace the record."""
-        replace_record(self.path, record)
+        """Replace the record, and where Prometheus finds the engines if that has changed."""
+        replace(self.path / RECORD, record)
+        targets = engine_targets(self.path.name, record)
+        if targets != self._targets:
+            replace(self.path / TARGETS, targets)
+            self._targets = targets
 
     def release(self) -> None:
         """Give the name back; the logs stay, and the record says only that it ended."""
@@ -105,14 +112,24 @@ class RunDir:
 def forget(path: Path) -> None:
     """Leave a record that names no process: nothing of this deployment runs any more."""
     kept = {key: value for key, value in read_record(path).items() if key in ("profile", "logs", "keys_file")}
-    replace_record(path, {**kept, "state": ENDED})
+    replace(path / RECORD, {**kept, "state": ENDED})
+    (path / TARGETS).unlink(missing_ok=True)
 
 
-def replace_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write the record beside the old one, then put it in its place."""
-    partial = path / f"{RECORD}.partial"
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path / RECORD)
+def replace(path: Path, value: object) -> None:
+    """Write the JSON beside the old file, then put it in its place."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(path)
+
+
+def engine_targets(name: str, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where each engine of a record listens, as an instance that stays. https://prometheus.io/docs/guides/file-sd/"""
+    return [
+        {"targets": [urlsplit(engine["url"]).netloc], "labels": {"instance": f"{name}/{engine['index']}"}}
+        for engine in record.get("engines", ())
+        if engine.get("url")
+    ]
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class Failed:
     reason: str
     remedy: str = ""
     retry_helps: bool = True
+    is_hung: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,15 @@ class GiveUp:
 
 
 Action = Spawn | WarmUp | AnnounceReady | AnnounceDown | Kill | Terminate | WakeAt | GiveUp
+
+
+def unasked_end(before: Phase, after: Phase, event: Event) -> str | None:
+    """Which end that nobody asked for the event was, by the phases: exited, hung or start; None: it was none."""
+    if before not in RUNNING or after in RUNNING or after is Phase.STOPPING:
+        return None
+    if before is not Phase.READY:
+        return "start"
+    return "hung" if isinstance(event, Failed) and event.is_hung else "exited"
 
 
 def transition(

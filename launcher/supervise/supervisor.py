@@ -17,9 +17,9 @@ from launcher.errors import LauncherError
 from launcher.profile.model import TimeoutsSection, WarmupSection
 from launcher.supervise import state
 from launcher.supervise.child import Child, kill_session
-from launcher.supervise.engine import Engine, EngineSpec, ReplicaListener
+from launcher.supervise.engine import Engine, EngineSpec, Finding, OtherHosts, ReplicaListener
 from launcher.supervise.engine_client import EngineClient
-from launcher.supervise.restart import RestartPolicy
+from launcher.supervise.restart import RestartPolicy, restarts_left
 from launcher.supervise.state import EngineState, Phase, transition
 from launcher.supervise.warmup import WarmupFailed, warm_up, warmup_requests
 from launcher.supervise.watch import Watch
@@ -57,6 +57,10 @@ class Supervisor:
 
     def __repr__(self) -> str:
         return f"<Supervisor {' '.join(repr(engine.state) for engine in self.engines)}>"
+
+    def restarts_left(self, engine: Engine) -> int:
+        """How many times it would be started again if it died from now on."""
+        return restarts_left(engine.state.crashes, asyncio.get_running_loop().time(), self._policy)
 
     def start(self) -> None:
         """Ask for every engine."""
@@ -105,6 +109,8 @@ class Supervisor:
         engine.state, actions = transition(before, event, now, self._policy)
         if engine.state.phase is not before.phase:
             self._note(engine, before)
+        if cause := state.unasked_end(before.phase, engine.state.phase, event):
+            engine.ends[cause] += 1
         for action in actions:
             self._perform(engine, action)
         if engine.state is not before:
@@ -128,7 +134,8 @@ class Supervisor:
                 self._listener.ready(engine.spec.index)
                 self._run(engine, engine.probes, self._watch(engine, engine.state.attempt))
             case state.AnnounceDown(reason):
-                self._listener.down(engine.spec.index, reason)
+                if engine.client is not None:  # else it was never announced: no process was started yet
+                    self._listener.down(engine.spec.index, reason)
             case state.Kill():
                 self._run(engine, engine.tasks, self._kill(engine))
             case state.Terminate():
@@ -138,7 +145,9 @@ class Supervisor:
             case state.GiveUp():
                 log.error("engine %d: gave up: %s", engine.spec.index, engine.state.reason)
 
-    def _run(self, engine: Engine, group: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    def _run(
+        self, engine: Engine, group: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]
+    ) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         attempt = engine.state.attempt
         group.add(task)
@@ -152,18 +161,50 @@ class Supervisor:
                 self._tell(engine, attempt, kind(f"internal error: {type(error).__name__}: {error}"))
 
         task.add_done_callback(done)
+        return task
 
     def _tell(self, engine: Engine, attempt: int, event: state.Event) -> None:
         self._inbox.put_nowait((engine, attempt, event))
 
     async def _start_child(self, engine: Engine, attempt: int) -> None:
-        """Start the process, then wait for health on one side and for its end on the other."""
+        """One life of the engine, on all of its hosts where it has several."""
+        others = engine.spec.others
+        if others is not None:
+            if not await self._gathered(engine, attempt, others):
+                self._tell(engine, attempt, state.Exited("stopped while it waited for the other hosts"))
+                return
+            self._run(engine, engine.tasks, self._heed(engine, attempt, others))
+        end = await self._live(engine, attempt)
+        if others is not None and (fallen := await others.disband(end.reason)) is not None:
+            # Which of the two was first, none can tell: each breaks off when the other is gone.
+            both = f"{end.reason}; {fallen.reason}"
+            end = Finding(both, fallen.remedy or end.remedy, end.retry_helps and fallen.retry_helps)
+        self._tell(engine, attempt, state.Exited(end.reason, end.remedy, end.retry_helps))
+
+    async def _gathered(self, engine: Engine, attempt: int, others: OtherHosts) -> bool:
+        """Wait for the other hosts, however long; False when told to stop meanwhile."""
+
+        def on_step(step: str) -> None:
+            engine.stage = step
+            self._on_change(engine)
+
+        # a probe, so that it ends with the phase
+        gathering = self._run(engine, engine.probes, others.gather(attempt, on_step))
+        await asyncio.wait({gathering})
+        return not gathering.cancelled() and gathering.exception() is None
+
+    async def _heed(self, engine: Engine, attempt: int, others: OtherHosts) -> None:
+        """What no longer runs on one host is ended on this one too."""
+        if (fallen := await others.until_fallen()) is not None:
+            self._tell(engine, attempt, state.Failed(fallen.reason, fallen.remedy, fallen.retry_helps))
+
+    async def _live(self, engine: Engine, attempt: int) -> Finding:
+        """Start the process, then wait for health on one side and for its end on the other; why it ended."""
         engine.tail.clear()
         try:
             command = engine.spec.command()
         except LauncherError as error:
-            self._tell(engine, attempt, state.Exited(error.message, error.hint, retry_helps=False))
-            return
+            return Finding(error.message, error.hint, retry_helps=False)
         if engine.client is not None:
             await engine.client.close()
         engine.client = EngineClient(command.url, engine.spec.model, command.headers)
@@ -179,7 +220,7 @@ class Supervisor:
         else:
             self._on_change(engine)
             self._run(engine, engine.probes, self._await_health(engine, attempt))
-        await self._await_end(engine, attempt, engine.child)
+        return await self._await_end(engine, engine.child)
 
     def _on_line(self, engine: Engine, line: str, transient: bool) -> None:
         if not transient:
@@ -190,12 +231,11 @@ class Supervisor:
             engine.stage = stage
             self._on_change(engine)
 
-    async def _await_end(self, engine: Engine, attempt: int, child: Child) -> None:
+    async def _await_end(self, engine: Engine, child: Child) -> Finding:
         ended = await child.wait()
         engine.child = None
         engine.spec.logger.info("--- %s", ended)
-        finding = engine.spec.diagnose(tuple(engine.tail), ended)
-        self._tell(engine, attempt, state.Exited(finding.reason, finding.remedy, finding.retry_helps))
+        return engine.spec.diagnose(tuple(engine.tail), ended)
 
     async def _await_health(self, engine: Engine, attempt: int) -> None:
         assert engine.client is not None

@@ -21,12 +21,24 @@ from launcher.gateway.audit import AuditLog
 from launcher.gateway.sockets import listen_unix
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import ExternalEngine, Profile
-from launcher.supervise.logfiles import launcher_logger
+from launcher.supervise.discovery import follow
+from launcher.supervise.logfiles import launcher_console, launcher_logger
 from launcher.supervise.rundir import RunDir
 from launcher.supervise.state import FINAL
 from launcher.up.control_process import ControlProcess
 from launcher.up.front import make_gateway, make_replicas
-from launcher.up.hosts import ExternalHost, Host, Switchboard, VllmHost, external_headers
+from launcher.up.hosts import (
+    ENGINES_OF_OURS,
+    ExternalHost,
+    Host,
+    Switchboard,
+    VllmHost,
+    asks_for_an_image,
+    care_of,
+    external_headers,
+    external_health,
+    remote_headers,
+)
 from launcher.up.keys import keys_path
 from launcher.up.prepare import Prepared
 from launcher.up.snapshot import Audience, EngineView, Snapshot
@@ -39,26 +51,40 @@ STOP_MARGIN_S = 15.0  # for killing what is left and closing; `down` kills the l
 class Deployment:
     """One profile, running. All of it is written by its own event loop; ``request_stop`` is for that loop's signals."""
 
-    def __init__(self, loaded: LoadedProfile, prepared: Prepared, rundir: RunDir, audience: Audience) -> None:
+    def __init__(
+        self,
+        loaded: LoadedProfile,
+        prepared: Prepared,
+        rundir: RunDir,
+        audience: Audience,
+        *,
+        logs_to_console: bool = False,
+    ) -> None:
+        """``logs_to_console``: the launcher's log to stderr and requests to stdout, as a container has it; else files."""
         self.profile: Profile = loaded.profile
         self.rundir = rundir
         self.audience = audience
         own = self.profile.logging.dir
         self.logs: Path = loaded.base_dir / own if own else rundir.path / "logs"
-        launcher_logger(self.logs, self.profile.logging)
+        if logs_to_console:
+            launcher_console(self.profile.logging)
+        else:
+            launcher_logger(self.logs, self.profile.logging)
         self._profile_path = loaded.path
         self._audit = AuditLog(
             self.logs / "audit.log", max_bytes=self.profile.logging.max_size, keep=self.profile.logging.keep
         )
         self._replicas = make_replicas(prepared.plan)
         control = rundir.path / CONTROL_SOCKET
-        self._gateway = make_gateway(loaded, prepared, self._replicas, self.logs, self._audit, control)
+        access_logs = None if logs_to_console else self.logs
+        self._gateway = make_gateway(loaded, prepared, self._replicas, access_logs, self._audit, control)
         self._keys_path = keys_path(loaded).absolute()
         keys = None if self.profile.gateway.auth == "none" else self._keys_path
         self._control = ControlProcess(
             rundir.path, keys_file=keys, audit_log=self._audit.path.absolute(), on_change=self._control_changed
         )
         self._host = self._make_host(loaded, prepared)
+        self._gateway.told = self._host.samples
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._started = time.time()
         self._state = "starting"
@@ -66,11 +92,20 @@ class Deployment:
         self._url = ""
 
     def _make_host(self, loaded: LoadedProfile, prepared: Prepared) -> Host:
-        engine = self.profile.engine
-        if isinstance(engine, ExternalEngine):
-            switchboard = Switchboard(self._replicas, external_headers(engine))
-            return ExternalHost(loaded, engine, switchboard, self._changed)
-        return VllmHost(loaded, prepared, self.logs, Switchboard(self._replicas), self._changed)
+        engine, timeouts, departures = self.profile.engine, self.profile.timeouts, self._gateway.departures
+        care = None
+        if prepared.engines:
+            urls, health, headers = prepared.engines, ENGINES_OF_OURS, remote_headers(os.environ)
+        elif isinstance(engine, ExternalEngine):
+            urls, health, headers = engine.urls, external_health(engine, timeouts), external_headers(engine)
+            care = care_of(loaded, sees_images=asks_for_an_image(self.profile))
+        else:
+            switchboard = Switchboard(self._replicas)
+            return VllmHost(loaded, prepared, self.logs, switchboard, self._changed, departures)
+        switchboard = Switchboard(self._replicas, headers)
+        return ExternalHost(
+            urls, switchboard, self._changed, departures, health=health, headers=headers, timeouts=timeouts, care=care
+        )
 
     def _control_changed(self) -> None:
         self._gateway.control_runs = self._control.child is not None
@@ -96,8 +131,25 @@ class Deployment:
             self._say(f"warning: {self._gateway.certificate.warning}")
         self._say(f"gateway listens on {self._url}; it answers 503 until an engine is ready")
         self._publish()
-        async with self._administered():
+        async with self._administered(), self._sharing():
             await self._serve()
+
+    @contextlib.asynccontextmanager
+    async def _sharing(self) -> AsyncIterator[None]:
+        """Counts the gateways in front of the same engines, where the profile says that there are others."""
+        name = self.profile.gateway.peers
+        if name is None:
+            yield
+            return
+        # Nobody listed: this one is not either, as happens at its start.
+        counting = asyncio.create_task(
+            follow(name, 0, lambda addresses: self._gateway.share_engines(max(1, len(addresses))))
+        )
+        try:
+            yield
+        finally:
+            counting.cancel()
+            await asyncio.gather(counting, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def _administered(self) -> AsyncIterator[None]:
@@ -222,11 +274,11 @@ def going_on_without(what: str) -> Iterator[None]:
 def standing(engines: tuple[EngineView, ...]) -> str:
     """How a deployment with these engines stands: ready, degraded, starting or failed."""
     phases = [engine.phase for engine in engines]
-    if all(phase == "ready" for phase in phases):
+    if phases and all(phase == "ready" for phase in phases):
         return "ready"
     if "ready" in phases:
         return "degraded"
-    return "failed" if all(phase in FINAL for phase in phases) else "starting"
+    return "failed" if phases and all(phase in FINAL for phase in phases) else "starting"
 
 
 def browsable(host: str) -> str:

@@ -25,6 +25,7 @@ from launcher.profile.load import LoadedProfile
 from launcher.profile.model import GatewaySection, Profile, VllmEngine
 from launcher.up.keys import open_gate
 from launcher.up.prepare import Prepared, make_certificate
+from launcher.up.tracing import make_tracer
 
 GENERATION = "--override-generation-config"
 UNKNOWN_PREFIX_TOKENS = 1_000_000  # of a replica's prefix cache, where the plan does not know: a mid-size card's
@@ -37,13 +38,21 @@ def make_replicas(plan: Plan) -> Replicas:
 
 
 def make_gateway(
-    loaded: LoadedProfile, prepared: Prepared, replicas: Replicas, logs: Path, audit: AuditLog, control_socket: Path
+    loaded: LoadedProfile,
+    prepared: Prepared,
+    replicas: Replicas,
+    logs: Path | None,
+    audit: AuditLog,
+    control_socket: Path,
 ) -> Gateway:
-    """Raises PreconditionError for a certificate, keys or a tokenizer that cannot be used."""
+    """``logs``: the folder for access.log; None: the standard output.
+
+    Raises PreconditionError for a certificate, keys or a tokenizer that cannot be used.
+    """
     profile = loaded.profile
     access = None
     if profile.logging.access:
-        access = AccessLog(logs / "access.log", max_size=profile.logging.max_size, keep=profile.logging.keep)
+        access = AccessLog(logs and logs / "access.log", max_size=profile.logging.max_size, keep=profile.logging.keep)
     return Gateway(
         profile.gateway,
         replicas,
@@ -54,6 +63,7 @@ def make_gateway(
         gatekeeper=open_gate(loaded, os.environ, audit),
         certificate=make_certificate(loaded),
         access=access,
+        tracer=make_tracer(profile),
         control_socket=str(control_socket),
         default_temperature=default_temperature(profile),
         has_audio=prepared.plan.has_audio if isinstance(profile.engine, VllmEngine) else None,

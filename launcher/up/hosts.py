@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import secrets
 import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from launcher.engine.command import EngineCommand, engine_command
-from launcher.engine.diagnose import diagnose
-from launcher.engine.stages import stage_of
 from launcher.errors import EngineError, PreconditionError
-from launcher.gateway.keyring import VARIABLE
+from launcher.gateway.metrics import Sample
 from launcher.gateway.replicas import Activity, Endpoint, Replicas
 from launcher.plan.placement import Placement
-from launcher.plan.plan import Plan
 from launcher.profile.load import LoadedProfile
-from launcher.profile.model import ExternalEngine
-from launcher.supervise.child import Exit
-from launcher.supervise.engine import NO_HEADERS, Engine, EngineSpec, Finding, ReplicaListener
-from launcher.supervise.external import ExternalServer, ExternalWatch
+from launcher.profile.model import ExternalEngine, Profile, TimeoutsSection
+from launcher.supervise.engine import NO_HEADERS, ReplicaListener
+from launcher.supervise.external import Care, Departures, ExternalServer, ExternalWatch, HealthCheck
 from launcher.supervise.logfiles import engine_logger
-from launcher.supervise.restart import RestartPolicy
-from launcher.supervise.state import Phase
-from launcher.supervise.supervisor import Supervisor
+from launcher.supervise.warmup import warmup_requests
+from launcher.up.engines import Changed, OwnEngines, Since, sees_images
+from launcher.up.keys import ENGINE_KEY
 from launcher.up.prepare import Prepared
-from launcher.up.snapshot import EngineView, progress_line, view_engine, view_external
-
-# Gets a line worth saying, or '' when only figures moved.
-Changed = Callable[[str], None]
+from launcher.up.snapshot import EngineView, view_external
+from launcher.up.status import status_url
 
 
 class Host(Protocol):
@@ -52,6 +45,9 @@ class Host(Protocol):
 
     def views(self) -> tuple[EngineView, ...]:
         """Each engine as it is now."""
+
+    def samples(self) -> Iterable[Sample]:
+        """Metrics of what runs here, in the gateway's table of them."""
 
     def why_over(self) -> EngineError:
         """Why `run` returned without having been asked to."""
@@ -77,98 +73,65 @@ class Switchboard:
         return self._replicas.activity(index)
 
 
-class Since:
-    """When each engine entered the phase that it is in, in seconds since the epoch."""
-
-    def __init__(self) -> None:
-        self._entered: dict[int, tuple[str, float]] = {}
-
-    def of(self, index: int, phase: str) -> float:
-        known, at = self._entered.get(index, ("", 0.0))
-        if known != phase:
-            self._entered[index] = (phase, at := time.time())
-        return at
-
-
 class VllmHost:
-    """vLLM servers that we start and supervise."""
+    """vLLM servers that we start and supervise, each on a free port of loopback, with a key that only we know."""
 
     def __init__(
-        self, loaded: LoadedProfile, prepared: Prepared, logs: Path, listener: ReplicaListener, changed: Changed
+        self,
+        loaded: LoadedProfile,
+        prepared: Prepared,
+        logs: Path,
+        listener: ReplicaListener,
+        changed: Changed,
+        departures: Departures,
     ) -> None:
-        self._loaded = loaded
-        self._prepared = prepared
-        self._logs = logs
-        self._changed = changed
-        self._started = time.time()
+        self._loaded, self._prepared = loaded, prepared
         self._since = Since()
-        self._said: dict[int, str] = {}
-        profile = loaded.profile
-        self._supervisor = Supervisor(
-            [self._spec(placement) for placement in prepared.plan.placements],
+        logging_section, timeouts = loaded.profile.logging, loaded.profile.timeouts
+        self._engines = OwnEngines(
+            loaded,
+            prepared,
             listener,
-            policy=RestartPolicy.of(profile.restart),
-            timeouts=profile.timeouts,
-            warmup=profile.warmup,
-            base_dir=loaded.base_dir,
-            environment={name: value for name, value in os.environ.items() if name != VARIABLE},  # not the engine's
-            on_change=self._engine_changed,
+            changed,
+            command=self._command,
+            logger=lambda index: engine_logger(index, logs, logging_section),
+            where_logged=lambda index: str(logs / f"engine-{index}.log"),
         )
         self.membership = ExternalWatch(  # servers that run elsewhere may join these engines, and leave again
             (),
             listener,
-            health_path="/health",
+            health=HealthCheck(every_s=timeouts.probe_interval),
             headers={},
-            timeouts=profile.timeouts,
+            timeouts=timeouts,
             on_change=lambda server: changed(server_line(server)),
+            departures=departures,
+            care=care_of(loaded, sees_images=sees_images(prepared.plan)),
             first_index=len(prepared.plan.placements),
         )
 
     async def run(self) -> None:
         guests = asyncio.create_task(self.membership.run())
         try:
-            self._supervisor.start()
-            await self._supervisor.run()
+            await self._engines.run()
         finally:
             guests.cancel()
 
     def stop(self) -> None:
-        self._supervisor.stop()
+        self._engines.stop()
 
     def kill(self) -> None:
-        self._supervisor.kill()
+        self._engines.kill()
 
     def views(self) -> tuple[EngineView, ...]:
-        own = [
-            view_engine(engine, self._since.of(engine.spec.index, engine.state.phase))
-            for engine in self._supervisor.engines
-        ]
-        return (*own, *views_of(self.membership, self._since))
+        return (*self._engines.views(), *views_of(self.membership, self._since))
+
+    def samples(self) -> Iterable[Sample]:
+        return self._engines.samples()
 
     def why_over(self) -> EngineError:
-        profile = self._loaded.profile
-        first = next(engine for engine in self._supervisor.engines if engine.state.phase is Phase.FAILED)
-        crashes = len(first.state.crashes)
-        tried = "" if crashes == 1 else f" ({crashes} times within {profile.restart.window:g} s, no restart left)"
-        log_file = self._logs / f"engine-{first.spec.index}.log"
-        return EngineError(
-            f"engine {first.spec.index} failed{tried}: {first.state.reason}",
-            f"{first.state.remedy}\nIts log: {log_file}".strip(),
-        )
-
-    def _spec(self, placement: Placement) -> EngineSpec:
-        return EngineSpec(
-            index=placement.replica,
-            command=lambda: self._command(placement),
-            model=self._loaded.profile.model.public_name or "",
-            sees_images=sees_images(self._prepared.plan),
-            diagnose=self._diagnose,
-            stage_of=lambda line: None if (stage := stage_of(line)) is None else str(stage),
-            logger=engine_logger(placement.replica, self._logs, self._loaded.profile.logging),
-        )
+        return self._engines.why_over()
 
     def _command(self, placement: Placement) -> EngineCommand:
-        """Asked for anew at each attempt, each time with a free port and a new key, which only the launcher knows."""
         assert self._prepared.build is not None
         return engine_command(
             self._loaded.profile,
@@ -177,38 +140,38 @@ class VllmHost:
             model_path=self._prepared.model_path,
             build=self._prepared.build,
             text_only=self._prepared.plan.is_text_only,
+            node=self._prepared.node,
             base_dir=self._loaded.base_dir,
             api_key=secrets.token_urlsafe(32),
         )
 
-    def _diagnose(self, lines: Sequence[str], ended: Exit) -> Finding:
-        found = diagnose(lines, self._loaded.profile, ended.code, ended.signal)
-        return Finding(found.cause, found.remedy, found.retry_helps)
-
-    def _engine_changed(self, engine: Engine) -> None:
-        line = progress_line(engine, time.time() - self._started, len(self._supervisor.engines))
-        gist = re.sub(r" ?(\d+ ?%|\d+/\d+)", "", line)  # a share that grows is for the status line, not for a line each
-        moved = self._said.get(engine.spec.index) != gist
-        self._said[engine.spec.index] = gist
-        self._changed(line if moved else "")
-
 
 class ExternalHost:
-    """OpenAI-compatible servers that run already."""
+    """Servers that run already: OpenAI-compatible ones, or the engines of this profile, each under a launcher of its own."""
 
     def __init__(
-        self, loaded: LoadedProfile, engine: ExternalEngine, listener: ReplicaListener, changed: Changed
+        self,
+        urls: Sequence[str],
+        listener: ReplicaListener,
+        changed: Changed,
+        departures: Departures,
+        *,
+        health: HealthCheck,
+        headers: Mapping[str, str],
+        timeouts: TimeoutsSection,
+        care: Care | None,
     ) -> None:
-        self._changed = changed
         self._since = Since()
         self._stopped = asyncio.Event()
         self.membership = ExternalWatch(
-            engine.urls,
+            urls,
             listener,
-            health_path=engine.health_path,
-            headers=external_headers(engine),
-            timeouts=loaded.profile.timeouts,
+            health=health,
+            headers=headers,
+            timeouts=timeouts,
             on_change=lambda server: changed(server_line(server)),
+            departures=departures,
+            care=care,
         )
 
     async def run(self) -> None:
@@ -230,8 +193,35 @@ class ExternalHost:
     def views(self) -> tuple[EngineView, ...]:
         return views_of(self.membership, self._since)
 
+    def samples(self) -> Iterable[Sample]:
+        return ()  # they have metrics of their own
+
     def why_over(self) -> EngineError:
         return EngineError("watching the external servers ended", "This is a bug: please report it with the log.")
+
+
+def external_health(engine: ExternalEngine, timeouts: TimeoutsSection) -> HealthCheck:
+    """As the profile says of servers that run elsewhere."""
+    return HealthCheck(engine.health_path, timeouts.probe_interval)
+
+
+def care_of(loaded: LoadedProfile, *, sees_images: bool) -> Care | None:
+    """The profile's warm-up for servers that nobody else warms; None where it does not name their model."""
+    profile = loaded.profile
+    if profile.model.public_name is None:
+        return None
+    requests = partial(warmup_requests, profile.warmup, sees_images=sees_images, base_dir=loaded.base_dir)
+    return Care(profile.model.public_name, requests)
+
+
+def asks_for_an_image(profile: Profile) -> bool:
+    """Whether a warm-up picture was asked for: what a server elsewhere sees, only the profile can say."""
+    return "image" in profile.warmup.model_fields_set and profile.warmup.image != "none"
+
+
+# `launcher engine` says on a port of its own whether its engine is warmed and well, which vLLM's /health does not.
+# It is cheap to ask, and says beforehand that an engine is going to stop: so it is asked each second.
+ENGINES_OF_OURS = HealthCheck("/ready", every_s=1.0, base=status_url)
 
 
 def views_of(watch: ExternalWatch, since: Since) -> tuple[EngineView, ...]:
@@ -244,9 +234,10 @@ def server_line(server: ExternalServer) -> str:
     return f"{server.url}: {'ready' if server.ready else server.reason}"
 
 
-def sees_images(plan: Plan) -> bool:
-    """Whether the model has a vision tower and the profile lets pictures in; not known counts as no."""
-    return plan.shape is not None and plan.shape.vision is not None and plan.profile.model.images_per_prompt != 0
+def remote_headers(environ: Mapping[str, str]) -> dict[str, str]:
+    """What engines under launchers of their own ask for, where they were given a key."""
+    key = environ.get(ENGINE_KEY)
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def external_headers(engine: ExternalEngine) -> dict[str, str]:

@@ -14,6 +14,8 @@ from launcher.supervise.rundir import state_root
 
 log = logging.getLogger("launcher.up")
 KEYS_FILE = "keys.json"
+# The key that engines ask of the gateway where each runs under a launcher of its own: both are given it.
+ENGINE_KEY = "LAUNCHER_ENGINE_KEY"
 
 
 def keys_path(loaded: LoadedProfile) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.engine.command import engine_command, visible_cards
+from launcher.engine.nodes import Node, uses_ray
 from launcher.engine.weights import planned_model_path, prepare_model
 from launcher.errors import PreconditionError
 from launcher.gateway.certificate import ServerCertificate
@@ -22,15 +23,24 @@ from launcher.profile.load import LoadedProfile
 from launcher.profile.model import Profile, VllmEngine
 from launcher.profile.units import GIB
 from launcher.up.keys import open_gate
+from launcher.up.nodes import check_meeting_point
+from launcher.up.ray_cluster import check_ray
+from launcher.up.tracing import require_exporter
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a start needs. ``build`` and ``model_path`` are empty for external engines, which start nothing."""
+    """What a start needs. ``build`` and ``model_path`` are empty where nothing is started here.
+
+    ``engines``: the base URLs of this profile's engines, where each runs under a launcher of its own.
+    ``node``: which of the engine's hosts this is, where it has several.
+    """
 
     plan: Plan
     build: VllmBuild | None = None
     model_path: str = ""
+    engines: tuple[str, ...] = ()
+    node: Node | None = None
 
 
 def make_checked_plan(loaded: LoadedProfile, *, force: bool) -> Plan:
@@ -50,30 +60,66 @@ def make_checked_plan(loaded: LoadedProfile, *, force: bool) -> Plan:
     return plan
 
 
-def prepare(loaded: LoadedProfile, plan: Plan, say: Callable[[str], None]) -> Prepared:
+def prepare(loaded: LoadedProfile, plan: Plan, say: Callable[[str], None], node: Node | None = None) -> Prepared:
     """Check the machine and fetch the model. Raises PreconditionError with every fault that can be known beforehand."""
-    profile = loaded.profile
-    check_address(profile.gateway.listen)
+    check_gateway(loaded)
+    if not isinstance(loaded.profile.engine, VllmEngine):
+        return Prepared(plan)
+    return prepare_model_and_build(loaded, plan, say, node)
+
+
+def prepare_engine(
+    loaded: LoadedProfile, plan: Plan, address: str, say: Callable[[str], None], node: Node | None = None
+) -> Prepared:
+    """The same for an engine that listens on ``address`` (host:port) itself, without a gateway. Raises PreconditionError."""
+    check_address(address, "--listen")
+    return prepare_model_and_build(loaded, plan, say, node)
+
+
+def prepare_gateway(loaded: LoadedProfile, engines: tuple[str, ...]) -> Prepared:
+    """The same for a gateway alone: its plan says what the ``engines`` at these base URLs can take. Raises PreconditionError."""
+    check_gateway(loaded)
+    return Prepared(make_plan(loaded.profile, read_model_facts(loaded.profile, loaded.base_dir)), engines=engines)
+
+
+def check_gateway(loaded: LoadedProfile) -> None:
+    """Raises PreconditionError for an address, keys or a certificate that cannot be used, and traces that cannot be sent."""
+    check_address(loaded.profile.gateway.listen)
     open_gate(loaded, os.environ)
     make_certificate(loaded)
-    if not isinstance(profile.engine, VllmEngine):
-        return Prepared(plan)
+    require_exporter(loaded.profile)
+
+
+def prepare_model_and_build(
+    loaded: LoadedProfile, plan: Plan, say: Callable[[str], None], node: Node | None = None
+) -> Prepared:
+    """The installed vLLM, checked against profile and machine, and the model's files. Raises PreconditionError.
+
+    It is all that a host beyond the first needs: it answers no requests.
+    """
+    profile = loaded.profile
+    assert isinstance(profile.engine, VllmEngine)
+    if node is not None and node.is_head:
+        check_meeting_point(node)
     build = require_vllm(profile, profile.engine, loaded.base_dir)
-    check_hardware(profile, plan, say)
-    check_engine_arguments(loaded, plan, build)
+    if uses_ray(profile):
+        say(check_ray(profile, build.python))
+    else:
+        check_hardware(profile, plan, say)
+    check_engine_arguments(loaded, plan, build, node)
     model = prepare_model(profile, loaded.base_dir, progress=say, python=build.python)
     say(f"model: {model.origin}")
-    return Prepared(plan, build, model.path)
+    return Prepared(plan, build, model.path, node=node)
 
 
-def check_address(address: str) -> None:
-    """Listen on the gateway's address for a moment: to find it taken after a long download would be late.
+def check_address(address: str, setting: str = "gateway.listen") -> None:
+    """Listen on an address for a moment: to find it taken after a long download would be late.
 
     Raises PreconditionError with who has it.
     """
 
     async def listen_once() -> None:
-        server, _, _ = await listen(asyncio.Protocol, address)
+        server, _, _ = await listen(asyncio.Protocol, address, setting=setting)
         server.close()
         await server.wait_closed()
 
@@ -137,7 +183,7 @@ def check_card(profile: Profile, gpu: Gpu, say: Callable[[str], None]) -> None:
         )
 
 
-def check_engine_arguments(loaded: LoadedProfile, plan: Plan, build: VllmBuild) -> None:
+def check_engine_arguments(loaded: LoadedProfile, plan: Plan, build: VllmBuild, node: Node | None = None) -> None:
     """Have the installed vLLM's own parser look at what would be started."""
     command = engine_command(
         loaded.profile,
@@ -147,8 +193,9 @@ def check_engine_arguments(loaded: LoadedProfile, plan: Plan, build: VllmBuild) 
         build=build,
         base_dir=loaded.base_dir,
         text_only=plan.is_text_only,
+        node=node,
     )
-    faults = check_arguments(build, command.argv)
+    faults = check_arguments(build, command.arguments)
     if faults:
         raise PreconditionError(
             f"{build.distribution} {build.version} does not accept the engine's arguments:\n"

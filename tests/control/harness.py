@@ -14,7 +14,7 @@ from launcher.gateway.admin import AdminDoor
 from launcher.gateway.audit import AuditLog
 from launcher.gateway.sockets import listen_unix
 from launcher.profile.model import TimeoutsSection
-from launcher.supervise.external import ExternalWatch
+from launcher.supervise.external import ExternalWatch, HealthCheck
 from launcher.up.hosts import Switchboard
 from tests.gateway.harness import PATIENCE_S, Desk, gateway_to
 
@@ -53,10 +53,11 @@ async def admin_desk(folder: Path, *urls: str, supervised: bool = False, **setti
         watch = ExternalWatch(
             () if supervised else urls,
             Switchboard(desk.replicas),
-            health_path="/health",
+            health=HealthCheck(every_s=TIMEOUTS.probe_interval),
             headers={},
             timeouts=TIMEOUTS,
             on_change=lambda server: None,
+            departures=desk.gateway.departures,
             first_index=len(urls) if supervised else 0,
         )
         audit = AuditLog(folder / "audit.log")

@@ -12,8 +12,11 @@ from pathlib import Path
 import openai
 import pytest
 from langchain_openai import ChatOpenAI
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.endpoint import QUESTION, Endpoint, content, get, metric, wait_for
+from tests.monitoring.expressions import engine_metrics_asked_for
+from tests.monitoring.sources import vllm_series
 
 REPORT_EXTRA_BODY = {"enable_thinking": True, "return_reasoning": True}  # as row A2 has it
 
@@ -119,6 +122,16 @@ def test_health_ready_metrics(served: Endpoint) -> None:
     assert (status, ready["ready"]) == (200, True)
     with urllib.request.urlopen(f"{url}/metrics", timeout=20) as response:
         assert b"launcher_requests_total" in response.read()
+
+
+def test_the_engines_page_has_what_the_rules_and_dashboards_ask_for(served: Endpoint) -> None:
+    with urllib.request.urlopen(f"{served.engine()['url']}/metrics", timeout=20) as response:
+        families = list(text_string_to_metric_families(response.read().decode()))
+    there = {sample.name: set(sample.labels) for family in families for sample in family.samples}
+    speculative = {name for name in vllm_series() if name.startswith("vllm:spec_decode_")}  # not with this profile
+    wanted = {name: labels for name, labels in engine_metrics_asked_for().items() if name not in speculative}
+    assert {name: labels - there.get(name, set()) for name, labels in wanted.items() if name not in there} == {}
+    assert {name: labels - there[name] for name, labels in wanted.items() if labels - there[name]} == {}
 
 
 def test_the_printed_curl_line_works_when_pasted(served: Endpoint) -> None:

@@ -358,6 +358,9 @@ async def run(line: CommandLine, behaviour: Behaviour, rest: dict[str, str]) -> 
             return 0
         except TimeoutError:
             pass
+    if "headless" in rest:  # a host beyond the first: it answers nobody
+        await engine.stopping.wait()
+        return engine.exit_code
     server = await loop.create_server(lambda: Connection(engine), line.host, line.port, backlog=4096)
     host, port = server.sockets[0].getsockname()[:2]
     print(f"INFO:     Started server process [{os.getpid()}]", flush=True)

@@ -10,7 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from launcher.gateway.histograms import ITL_S, LENGTH_GROUPS, TTFT_S, Histogram, length_label
 from launcher.gateway.metrics import MAX_KEYS, OUTCOMES, TABLE, Metrics, Sample
+from launcher.gateway.replicas import Endpoint, Replicas
 from launcher.gateway.timing import server_timing
+from tests.gateway.harness import gateway_to
 
 
 def metrics(*readings: Sample) -> Metrics:
@@ -156,3 +158,25 @@ def test_reasons_become_labels() -> None:
 )  # fmt: skip
 def test_server_timing(timing: bytes, line: bytes) -> None:
     assert timing == line
+
+
+def test_a_loss_is_counted_of_a_replica_that_was_ready() -> None:
+    replicas = Replicas()
+    replicas.add(0, Endpoint("http://127.0.0.1:1"))
+    replicas.down(0, "not healthy yet")
+    replicas.ready(0)
+    for _ in range(2):
+        replicas.down(0, "hung")
+    assert replicas.all[0].losses == 1
+    replicas.ready(0)
+    replicas.drain(0)  # by an operator: it is well
+    assert replicas.all[0].losses == 1
+
+
+async def test_what_the_launcher_tells_is_on_the_page() -> None:
+    async with gateway_to("http://127.0.0.1:1") as desk:
+        desk.gateway.told = lambda: [("launcher_engine_given_up", ("0",), True)]
+        desk.replicas.down(0, "hung")
+        page = (await desk.get("/metrics")).body.decode()
+    assert 'launcher_engine_given_up{replica="0"} 1.0' in page
+    assert 'launcher_replica_losses_total{replica="0"} 1.0' in page

@@ -276,6 +276,7 @@ async def test_an_exit_with_code_0_is_a_failure_too(tmp_path: Path) -> None:
             await one.call("/v1/completions", {"model": "m", "prompt": "x"})
         await one.until_phase(Phase.READY, attempt=2)
     assert ("down", "exited with code 0") in one.gateway.heard
+    assert one.engine.ends == {"exited": 1, "hung": 0, "start": 0}
 
 
 async def test_a_stopped_engine_is_seen_as_hung_and_restarted(tmp_path: Path) -> None:
@@ -299,6 +300,7 @@ async def test_work_without_tokens_is_hung(tmp_path: Path) -> None:
         one.gateway.doing = FakeActivity()
         await one.until_phase(Phase.READY, attempt=2)
     assert ("down", "hung: 2 requests in flight and no token for 0.5 s") in one.gateway.heard
+    assert one.engine.ends == {"exited": 0, "hung": 1, "start": 0}
 
 
 async def test_work_that_gets_no_token_from_an_engine_that_can_give_one(tmp_path: Path) -> None:
@@ -315,6 +317,7 @@ async def test_a_crash_loop_stops_at_its_budget(tmp_path: Path) -> None:
     async with watched(tmp_path, start_exit=3) as one:
         await one.until_phase(Phase.FAILED)
     assert repr(one.engine.state) == "<Engine failed attempt=3 crashes=3 (exited with code 3)>"
+    assert one.engine.ends == {"exited": 0, "hung": 0, "start": 3}
 
 
 async def test_a_fault_that_no_restart_mends_is_not_repeated(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from launcher.supervise.child import start_time
-from tests.e2e.endpoint import ROOT, content, get, wait_for
+from tests.e2e.endpoint import ROOT, content, get, metric, wait_for
+from tests.fakes.process import fake_engine
 from tests.process.deployment import FAKE_PYTHON, FakeEndpoint
 
 
@@ -267,6 +268,32 @@ def test_external_servers_are_watched_not_started(tmp_path: Path) -> None:
     finally:
         outside.down("--now")
         endpoint.down("--now")
+
+
+def test_an_external_server_is_warmed_and_taken_out_while_it_hangs(tmp_path: Path) -> None:
+    outside = FakeEndpoint(tmp_path)
+    with fake_engine() as server:
+        outside.profile.write_text(
+            f'name: fake\nmodel: {{served_name: fake-model}}\nengine: {{kind: external, urls: ["{server.url}"]}}\n'
+            'gateway: {listen: "127.0.0.1:0"}\nwarmup: {prompts: [Hi], max_tokens: 2}\n'
+            "timeouts: {probe_interval: 300ms, probe: 1s, stall: 1s}\n"
+        )
+        try:
+            start(outside)
+            seen = server.call_now("/_fake/seen")["requests"]
+            assert [json.loads(one["body"])["max_tokens"] for one in seen if "chat" in one["target"]] == [2]
+            server.call_now("/_fake/set", {"fault": "hang"})  # its /health goes on saying 200
+            wait_for("the hang seen", lambda: outside.engine()["phase"] == "down", 30)
+            assert "hung: asked for one token while idle" in outside.engine()["last_failure"]
+            server.call_now("/_fake/set", {"fault": ""})
+            wait_for("ready again", lambda: outside.engine()["phase"] == "ready", 30)
+            # A refusal is no token, but a sign of life: after three of them it is still in, and answers the fourth.
+            server.call_now("/_fake/set", {"fault": "answer_early", "fault_count": 3})
+            answered = len(server.call_now("/_fake/seen")["requests"])
+            wait_for("a probe", lambda: len(server.call_now("/_fake/seen")["requests"]) > answered, 30)
+            assert metric(outside.url, "launcher_replica_losses_total") == 1
+        finally:
+            outside.down("--now")
 
 
 def test_there_is_no_way_around_the_gateway(tmp_path: Path) -> None:

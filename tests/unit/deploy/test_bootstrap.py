@@ -206,6 +206,23 @@ def test_without_a_browser_it_goes_on(
     assert NO_BROWSER in capsys.readouterr().err
 
 
+def test_root_gets_what_makes_two_hosts_of_one(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.has("apt-get", APT_GET)
+    bootstrap.need_namespaces()
+    assert machine.asked == ["update -qq", "install -y -qq iproute2"]
+    machine.has("ip")
+    bootstrap.need_namespaces()
+    assert len(machine.asked) == 2
+
+
+def test_without_it_it_goes_on(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.of_user(1000)
+    bootstrap.need_namespaces()
+    assert capsys.readouterr().err == (
+        "bootstrap: no ip is here, so tests over two hosts will be skipped; for them, as root: apt-get install iproute2\n"
+    )
+
+
 def test_several_packages_are_asked_for_at_once(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     machine.has("apt-get", APT_GET)
     assert bootstrap.install_packages("gcc", "libc6-dev")
@@ -214,7 +231,63 @@ def test_several_packages_are_asked_for_at_once(machine: Machine, capsys: pytest
 
 
 def test_only_tests_need_a_browser(checkout: Checkout, machine: Machine) -> None:
-    assert checkout.bootstrap("test") == [plain(checkout, "[test]")]
+    installed, *_ = checkout.bootstrap("test")  # after it, on x86-64, helm is asked for
+    assert installed == plain(checkout, "[test]")
     assert NO_BROWSER in checkout.said
     checkout.bootstrap("bnb")
     assert NO_BROWSER not in checkout.said
+
+
+NO_PROMTOOL = "no promtool is here, so tests that need it will be skipped; for them: sudo apt-get install prometheus"
+# Writes a package that unpacks to promtool, once the lists are there.
+DOWNLOADING = """#!/bin/sh
+echo "$*" >> "$(dirname "$0")/apt-get.log"
+lists="$(dirname "$0")/lists"
+case "$1" in update) : > "$lists";; download) [ -e "$lists" ] && : > prometheus_2.42.0_amd64.deb;; esac
+"""
+UNPACKING = """#!/bin/sh
+mkdir -p usr/bin && echo "$2" > usr/bin/promtool
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> bootstrap.Environment:
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    return bootstrap.Environment(str(tmp_path / "venv"))
+
+
+def test_root_gets_promtool_without_the_server_that_it_comes_with(
+    machine: Machine, environment: bootstrap.Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.has("apt-get", DOWNLOADING)
+    machine.has("dpkg", UNPACKING)
+    (machine.folder / "mkdir").symlink_to("/bin/mkdir")
+    bootstrap.need_promtool(environment)
+    assert Path(environment.path, "bin", "promtool").read_text() == "prometheus_2.42.0_amd64.deb\n"
+    assert machine.asked == ["download -qq prometheus", "update -qq", "download -qq prometheus"]
+    assert capsys.readouterr().err == "bootstrap: taking promtool out of the Debian package prometheus\n"
+    bootstrap.need_promtool(environment)
+    assert len(machine.asked) == 3
+
+
+@pytest.mark.parametrize(("user", "apt_get"), [(1000, True), (0, False), (0, True)])
+def test_without_promtool_it_goes_on(
+    user: int,
+    apt_get: bool,
+    machine: Machine,
+    environment: bootstrap.Environment,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machine.of_user(user)
+    if apt_get:
+        machine.has("apt-get", "#!/bin/sh\nexit 100\n")
+    bootstrap.need_promtool(environment)
+    assert NO_PROMTOOL in capsys.readouterr().err
+    assert not Path(environment.path, "bin", "promtool").exists()
+
+
+def test_the_promtool_that_is_there_will_do(machine: Machine, environment: bootstrap.Environment) -> None:
+    machine.has("apt-get", DOWNLOADING)
+    machine.has("promtool")
+    bootstrap.need_promtool(environment)
+    assert machine.asked == []

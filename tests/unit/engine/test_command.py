@@ -397,3 +397,16 @@ def test_image_area_for_a_model_that_has_none(tmp_path: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         processor_kwargs(tmp_path / "none", 100)
     assert caught.value.message == "model.image_longest_edge: 100 is less than the model's shortest_edge, 12544"
+
+
+def test_an_engine_is_traced_where_its_gateway_is(make_profile: MakeProfile, make_build: MakeBuild) -> None:
+    profile = make_profile(gateway={"tracing": {"endpoint": "http://127.0.0.1:4318"}})
+    made = command(profile, make_build())
+    assert "--otlp-traces-endpoint http://127.0.0.1:4318/v1/traces" in " ".join(made.argv)
+    assert {name: value for name, value in made.env.items() if name.startswith("OTEL_")} == {
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+        "OTEL_SERVICE_NAME": "test-engine",
+    }
+    untraced = command(make_profile(), make_build())
+    assert not [word for word in (*untraced.argv, *untraced.env) if "otlp" in word.lower() or "OTEL" in word]

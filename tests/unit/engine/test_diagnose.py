@@ -421,6 +421,29 @@ SOURCE: list[tuple[str, str, str, str, list[str]]] = [
         [LOADED, UP],
     ),
     (
+        "ray-worker",  # v1/executor/ray_executor_v2.py:523
+        "(EngineCore pid=9) ERROR 11-21 20:22:53 [ray_executor_v2.py:522] RayWorkerProc rank=[1] died unexpectedly, shutting "
+        "down executor.",
+        "a worker of the engine on the Ray cluster died",
+        "`ray status`",
+        [LOADED, UP],
+    ),
+    (
+        "ray-room",  # v1/executor/ray_utils.py:488
+        "ValueError: Cannot provide a placement group requiring 4.0 GPUs (placement_group_specs=[{'GPU': 1.0}]) within 1800 "
+        "seconds.",
+        "gave the engine no cards in time",
+        "start more nodes",
+        [],
+    ),
+    (
+        "nodes-network",  # torch's own words, for both of the ways by which hosts meet
+        "RuntimeError: Gloo connectFullMesh failed with [../third_party/gloo/gloo/transport/tcp/pair.cc:144] no error",
+        "the engine's hosts do not reach each other ([../third_party",
+        "see their firewalls",
+        [],
+    ),
+    (
         "nccl",  # distributed/device_communicators/pynccl_wrapper.py:448
         "RuntimeError: NCCL error: unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
         "could not talk to each other (NCCL: unhandled cuda error",

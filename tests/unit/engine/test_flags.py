@@ -6,6 +6,7 @@ import pytest
 
 from launcher.engine.flags import HANDLED_ELSEWHERE, NEWEST, OLDEST, TABLE, FlagRow, Span, as_value, why_unknown
 from launcher.profile.model import ModelSection, TemplatePolicy, VllmEngine
+from launcher.profile.tracing import TracingSection
 
 KEYS = [
     *(f"model.{name}" for name in ModelSection.model_fields if name != "template"),
@@ -23,7 +24,7 @@ def test_every_key_of_the_profile_is_written_or_handled_elsewhere(key: str) -> N
 
 
 def test_no_row_or_reason_is_for_a_key_that_is_gone() -> None:
-    assert {row.key for row in TABLE} | set(HANDLED_ELSEWHERE) <= {*KEYS, "timeouts.drain"}
+    assert {row.key for row in TABLE} | set(HANDLED_ELSEWHERE) <= {*KEYS, "timeouts.drain", "gateway.tracing"}
 
 
 def test_each_flag_has_one_key() -> None:
@@ -78,6 +79,11 @@ WRITTEN: list[tuple[str, object, list[str]]] = [
     ("engine.compile", "full", ["--optimization-level", "3"]),
     ("timeouts.drain", 2.5, ["--shutdown-timeout", "3"]),
     ("timeouts.drain", 30.0, ["--shutdown-timeout", "30"]),
+    (
+        "gateway.tracing",
+        TracingSection(endpoint="http://127.0.0.1:4318"),
+        ["--otlp-traces-endpoint", "http://127.0.0.1:4318/v1/traces"],
+    ),
 ]
 
 

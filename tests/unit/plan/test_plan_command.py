@@ -87,7 +87,7 @@ def test_json_has_the_figures_of_the_table() -> None:
     data = planned("profiles/2x4090.yaml")
     assert data["schema_version"] == 1
     assert data["verdict"] == "fits"
-    assert data["placements"] == [{"replica": 0, "gpus": [0, 1]}]
+    assert data["placements"] == [{"replica": 0, "gpus": [0, 1], "nodes": 1}]
     assert data["kv"]["bytes_per_token"] == 20 * 1024
     budget = data["budgets"][0]
     parts = [value for name, value in budget.items() if name not in ("stage", "visible", "requested")]

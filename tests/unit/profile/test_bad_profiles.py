@@ -18,6 +18,39 @@ SIZE = "write a number and a unit (B, kB, MB, GB, KiB, MiB or GiB), such as 10Mi
 DURATION = "write a number and a unit (ms, s, m, h or d), such as 200ms or 10m"
 
 CASES: dict[str, tuple[str, list[str]]] = {
+    # Several hosts
+    "hosts with unequal shares": (
+        OK + "engine: {tensor_parallel: 3, nodes: 2}\n",
+        [
+            "p.yaml:3:37: engine.nodes: 2 hosts cannot have equal shares of tensor_parallel 3 × pipeline_parallel 1 = 3: "
+            "make the product a multiple of 2"
+        ],
+    ),
+    "several replicas over several hosts": (
+        OK + "engine: {tensor_parallel: 2, nodes: 2, replicas: 2}\n",
+        [
+            "p.yaml:3:50: engine.replicas: a launcher runs one engine over several hosts, not 2: write 1, run each replica with "
+            "`launcher engine` on hosts of its own, and before them `launcher gateway --engines URL,URL`"
+        ],
+    ),
+    "Ray on the CPU": (
+        CPU + "engine: {kv_cache_memory: 1GiB, distributed: ray}\n",
+        [
+            "p.yaml:4:46: engine.distributed: vLLM has no Ray on device: cpu: write mp, which is vLLM's own way over several "
+            "hosts"
+        ],
+    ),
+    "pipeline stages over several hosts on the CPU": (
+        CPU + "engine: {kv_cache_memory: 1GiB, pipeline_parallel: 2, nodes: 2}\n",
+        [
+            "p.yaml:4:52: engine.pipeline_parallel: vLLM's CPU build starts with pipeline stages on several hosts, and dies at "
+            "the first request (seen with 0.32): write 1, and divide each layer with tensor_parallel"
+        ],
+    ),
+    "hosts of servers that run elsewhere": (
+        "name: x\nengine: {kind: external, urls: ['http://h:1'], nodes: 2}\n",
+        ["p.yaml:2:48: engine.nodes: belongs to engine.kind: vllm, but this engine's kind is external"],
+    ),
     # Keys
     "slip": (
         OK + "engine:\n  replicass: 2\n",

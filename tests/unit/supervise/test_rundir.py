@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -86,3 +87,19 @@ def test_a_folder_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("LAUNCHER_STATE_DIR", str(tmp_path / "file"))
     with pytest.raises(PreconditionError, match="cannot be used as run directory: Not a directory"):
         RunDir.claim("a")
+
+
+def test_prometheus_is_told_where_the_engines_listen(state_dir: Path) -> None:
+    told = state_dir / "a" / "prometheus.json"
+    rundir = RunDir.claim("a")
+    engines = [{"index": 0, "url": "http://127.0.0.1:40001"}, {"index": 1, "url": ""}]
+    rundir.write({"state": "starting", "engines": engines})
+    written = told.stat().st_mtime_ns
+    assert json.loads(told.read_text()) == [{"targets": ["127.0.0.1:40001"], "labels": {"instance": "a/0"}}]
+    rundir.write({"state": "ready", "engines": engines})  # Prometheus reads it again whenever it is replaced
+    assert told.stat().st_mtime_ns == written
+    engines[0]["url"] = "http://127.0.0.1:40002"
+    rundir.write({"state": "ready", "engines": engines})
+    assert json.loads(told.read_text())[0]["targets"] == ["127.0.0.1:40002"]
+    rundir.release()
+    assert not told.exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.supervise import state
-from launcher.supervise.restart import RestartPolicy, recent_crashes, restart_delay_s
+from launcher.supervise.restart import RestartPolicy, recent_crashes, restart_delay_s, restarts_left
 from launcher.supervise.state import EngineState, Phase, transition
 
 POLICY = RestartPolicy(backoff_s=1, max_backoff_s=60, budget=3, window_s=600)
@@ -95,3 +95,35 @@ def test_backoff_has_a_ceiling() -> None:
 
 def test_old_crashes_are_forgotten() -> None:
     assert recent_crashes([0.0, 500.0, 1000.0], now=1100.0, policy=POLICY) == (1000.0,)
+
+
+HUNG = state.Failed("hung: no token for 30 s", is_hung=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "event", "cause"),
+    [
+        (READY, state.Exited("died"), "exited"),
+        (READY, HUNG, "hung"),
+        (READY, state.Failed("another host fell"), "exited"),
+        (READY[:1], state.Exited("died"), "start"),
+        (READY[:1], state.Failed("overdue"), "start"),
+        (READY[:2], state.Failed("a wrong canary"), "start"),
+        (READY[:1], state.Healthy(), None),
+        (READY, state.Stop(), None),
+        ((*READY, state.Stop()), state.Exited("exited with code 0"), None),
+        ((*READY, HUNG), state.Exited("killed"), None),
+        ((*READY, state.Exited("died")), state.BackoffOver(), None),
+    ],
+)
+def test_an_end_that_nobody_asked_for_has_a_cause(
+    before: tuple[state.Event, ...], event: state.Event, cause: str | None
+) -> None:
+    current, _ = run(*before)
+    after, _ = run(event, start=current)
+    assert state.unasked_end(current.phase, after.phase, event) == cause
+
+
+def test_the_budget_that_is_left_counts_recent_crashes() -> None:
+    assert [restarts_left([0.0] * crashes, 10.0, POLICY) for crashes in range(5)] == [3, 2, 1, 0, 0]
+    assert restarts_left([0.0, 900.0], 1000.0, POLICY) == 2
