@@ -98,14 +98,18 @@ class Dispatcher(Generic[T]):
     def submit(self, ticket: T, now: float) -> Verdict:
         """Starts the ticket if a replica has room and nobody is before it, queues it, or refuses it.
 
-        While no replica is ready nothing new is queued: an engine's start takes minutes. After QUEUED the caller pumps:
-        the ticket may fit where those before it do not.
+        While no replica is ready nothing new is queued, for an engine's start takes minutes, unless admission.hold says so.
+        After QUEUED the caller pumps: the ticket may fit where those before it do not.
         """
         usable = self._usable(now)
         self._assess(ticket, usable)
         if not usable:
-            ticket.place = Place.ENDED
-            return Verdict.NOT_READY
+            verdict = self._may_be_held(ticket)
+            if verdict is Verdict.QUEUED:
+                self._line_up(ticket, ticket.arrived_at + self.admission.hold)
+            else:
+                ticket.place = Place.ENDED
+            return verdict
         if not self.queue.count:
             self._settle(now)
             if self._start_somewhere(ticket, now, usable, is_first=True):
@@ -145,7 +149,8 @@ class Dispatcher(Generic[T]):
             if self._start_somewhere(ticket, now, usable, is_first=True):
                 return Verdict.STARTED
         self.inflow.note(ticket, now)
-        self._line_up(ticket, now + self.patience_s(ticket))
+        patience_s = self.patience_s(ticket)
+        self._line_up(ticket, now + (patience_s if usable else max(patience_s, self.admission.hold)))
         return Verdict.QUEUED
 
     def foresee(self, ticket: T, now: float) -> Verdict:
@@ -153,7 +158,7 @@ class Dispatcher(Generic[T]):
         usable = self._usable(now)
         self._assess(ticket, usable)
         if not usable:
-            return Verdict.NOT_READY
+            return self._may_be_held(ticket)
         ticket.lane = 1 + ticket.priority
         has_room = not self.queue.count and self._has_room_beside_preparing(ticket, usable)
         return Verdict.QUEUED if has_room else self._may_wait(ticket, now, self.patience_s(ticket))
@@ -341,11 +346,21 @@ class Dispatcher(Generic[T]):
         """The work of these."""
         return self.queue.tokens + self._preparing_tokens
 
-    def _may_wait(self, ticket: T, now: float, patience_s: float) -> Verdict:
+    def _may_be_held(self, ticket: T) -> Verdict:
+        """While no replica is ready: QUEUED where the profile has requests wait for one, and there is room for it."""
+        ticket.lane = 1 + ticket.priority
+        if not self.admission.hold:
+            return Verdict.NOT_READY
+        return Verdict.QUEUE_FULL if self._is_queue_full(ticket) else Verdict.QUEUED
+
+    def _is_queue_full(self, ticket: T) -> bool:
         waiting = self.waiting
         if waiting >= self.admission.max_queued:
-            return Verdict.QUEUE_FULL
-        if waiting and self.waiting_tokens + ticket.work_tokens > self.max_queued_tokens:
+            return True
+        return bool(waiting) and self.waiting_tokens + ticket.work_tokens > self.max_queued_tokens
+
+    def _may_wait(self, ticket: T, now: float, patience_s: float) -> Verdict:
+        if self._is_queue_full(ticket):
             return Verdict.QUEUE_FULL
         wait = self.expected_wait_s(ticket, now)
         return Verdict.TOO_LATE if wait is not None and wait > MISSED * patience_s else Verdict.QUEUED

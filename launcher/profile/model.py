@@ -314,6 +314,10 @@ class AdmissionSection(Section):
     prefix_affinity: bool = Field(
         True, description="Prefer the replica that has a prompt's beginning in its prefix cache, where that wins."
     )
+    hold: DurationOrZero = Field(
+        0.0,
+        description="How long requests wait while no engine is ready at all, as while one is woken from zero; then 503. 0: refused at once.",
+    )
     restart_wait: DurationOrZero = Field(
         120.0,
         description="How long a request whose engine died waits for another one, or for its restart, to take it over.",

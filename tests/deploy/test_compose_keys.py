@@ -68,7 +68,7 @@ gateway.audio.max_length gateway.fetch.hosts gateway.fetch.http gateway.fetch.po
 gateway.fetch.at_once gateway.uploads.memory gateway.uploads.per_key gateway.uploads.keep gateway.tracing.sample
 admission.mode admission.deadline admission.deadline_per_1k admission.window admission.window_when
 admission.max_prefill admission.burst admission.max_in_flight admission.max_queued admission.max_queued_tokens
-admission.ageing admission.adaptive admission.prefix_affinity admission.restart_wait admission.resume_streams
+admission.ageing admission.adaptive admission.prefix_affinity admission.hold admission.restart_wait admission.resume_streams
 warmup.system_prompt warmup.prompts warmup.max_tokens warmup.canary.prompt warmup.canary.contains
 warmup.canary.max_tokens
 logging.level logging.access

@@ -257,7 +257,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
         "name: x\nengine: {kind: external, urls: ['h:1']}\n",
         [
             "p.yaml:2:33: engine.urls.0: 'h:1' is not a URL: it must begin with http:// or https://, "
-            "such as http://127.0.0.1:30000"
+            "such as http://127.0.0.1:30000, or with dns+http:// for all servers behind one name"
         ],
     ),
     "URL with /v1": (
