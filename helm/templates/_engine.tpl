@@ -29,13 +29,23 @@ spec:
     - name: engine
       image: {{ include "launcher.engine.image" .root }}
       imagePullPolicy: {{ $engine.imagePullPolicy }}
+      {{- if include "launcher.onRay" .root }}
+      {{- include "launcher.ray.command" . | nindent 6 }}
+      {{- else }}
       args:   # of the image's entry point, launcher
         {{- include "launcher.engine.args" .root | fromJsonArray | toYaml | nindent 8 }}
+      {{- end }}
       {{- include "launcher.engine.env" .root | nindent 6 }}
+        {{- with include "launcher.ray.env" . }}{{ . | nindent 8 }}{{ end }}
       ports:
         - {name: http, containerPort: 8000}
         - {name: status, containerPort: 8001}
+      {{- if and (include "launcher.onRay" .root) (eq .component "engine-worker") }}
+      {{- include "launcher.ray.worker.probes" . | nindent 6 }}
+      {{- else }}
       {{- include "launcher.engine.probes" .root | nindent 6 }}
+      {{- end }}
+      {{- with include "launcher.ray.liveness" .root }}{{ . | nindent 6 }}{{ end }}
       resources:
         {{- include "launcher.engine.resources" .root | nindent 8 }}
       securityContext:
@@ -66,7 +76,7 @@ spec:
 {{- define "launcher.engine.args" -}}
 {{- $args := list "engine" "/etc/launcher/profile.yaml" "--listen" "0.0.0.0:8000" "--ready-file" "/run/launcher/ready" -}}
 {{- $args = concat $args (list "--notice" (printf "%ss" (include "launcher.engine.notice" .))) -}}
-{{- if gt (include "launcher.nodes" . | int) 1 -}}
+{{- if and (gt (include "launcher.nodes" . | int) 1) (not (include "launcher.onRay" .)) -}}
 {{- $args = concat $args (list "--node-rank" "$(LWS_WORKER_INDEX)" "--head" "$(LWS_LEADER_ADDRESS)") -}}
 {{- end -}}
 {{- toJson $args -}}
@@ -76,7 +86,8 @@ spec:
 {{- $p := include "launcher.profile" . | fromJson -}}
 {{- $kind := ternary "engine-cpu" "engine" (eq (index $p "hardware.device") "cpu") -}}
 {{- $plugin := ternary "-bnb" "" (eq (index $p "model.quantization" | default "" | toString) "bitsandbytes") -}}
-{{- .Values.engine.image | default (printf "vllm-profile-launcher-%s:%s%s" $kind .Chart.AppVersion $plugin) -}}
+{{- $ray := ternary "-ray" "" (eq (include "launcher.onRay" .) "true") -}}
+{{- .Values.engine.image | default (printf "vllm-profile-launcher-%s:%s%s%s" $kind .Chart.AppVersion $plugin $ray) -}}
 {{- end -}}
 
 {{/* No liveness probe: the launcher itself watches the engine's tokens, ends one that hangs and exits. A probe would also end
@@ -140,7 +151,8 @@ env:
 {{- $shm := (.Files.Get "files/launcher.yaml" | fromYaml).container.shm -}}
 {{- $width := mul (index $p "engine.tensor_parallel" | int) (index $p "engine.pipeline_parallel" | int) -}}
 {{- $each := add $shm.eachProcess (ternary $shm.eachCard 0 (eq (index $p "hardware.device") "cuda")) -}}
-{{- $bytes := mul 1073741824 (ceil (divf (add $shm.engine (mul $each $width)) 1073741824.0) | int64) -}}
+{{- $store := ternary $shm.rayStore 0 (eq (include "launcher.onRay" .) "true") -}}
+{{- $bytes := mul 1073741824 (ceil (divf (add $shm.engine (mul $each $width) $store) 1073741824.0) | int64) -}}
 {{- if .Values.engine.shmSize -}}
 {{- $bytes = include "launcher.bytes" (dict "key" "engine.shmSize" "value" .Values.engine.shmSize) -}}
 {{- end -}}

@@ -37,6 +37,7 @@ def _figures() -> dict[str, Any]:
         "engine": container.BROADCAST_RING + container.GROUP_RING,
         "eachProcess": container.ANSWER_RING,
         "eachCard": container.NCCL_ROOM,
+        "rayStore": container.RAY_STORE,
     }
     return {
         "noticeSeconds": container.NOTICE_S,

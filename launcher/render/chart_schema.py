@@ -137,6 +137,7 @@ def values_schema() -> Schema:
         ),
         "inferencePool": closed(enabled=FLAG, apiVersion=TEXT, endpointPicker=closed(name=TEXT, port=SOME)),
         "leaderWorkerSet": closed(apiVersion=TEXT),
+        "rayCluster": closed(apiVersion=TEXT),
         "global": OBJECT,  # of a chart that this one is part of
     }
     head = {"$schema": DIALECT, "title": "Values of the chart vllm-profile-launcher"}

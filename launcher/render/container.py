@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from launcher import __version__
+from launcher.engine.nodes import uses_ray
 from launcher.profile.model import Profile, VllmEngine
 from launcher.profile.units import GIB, MIB
 
@@ -32,6 +33,8 @@ BROADCAST_RING = 10 * 16 * MIB  # the executor's queue to its workers
 ANSWER_RING = 10 * 24 * MIB  # each worker's queue back
 GROUP_RING = 6 * 4 * MIB  # the tensor parallel group's own
 NCCL_ROOM = 256 * MIB  # a card: NCCL's buffers, where cards do not reach each other's memory
+# Ray's object store, by which vLLM passes requests to its workers. Ray itself would take 30 % of the memory for it.
+RAY_STORE = GIB
 
 SLOW_LINE = 12.5e6  # bytes a second: 100 Mbit/s, for the first start's download
 UNKNOWN_FETCH_S = 3600
@@ -43,7 +46,8 @@ def shm_bytes(profile: Profile) -> int:
     engine = profile.engine
     workers = engine.tensor_parallel * engine.pipeline_parallel if isinstance(engine, VllmEngine) else 1
     nccl = NCCL_ROOM if profile.hardware.device == "cuda" else 0
-    return math.ceil((BROADCAST_RING + GROUP_RING + (ANSWER_RING + nccl) * workers) / GIB) * GIB
+    rings = BROADCAST_RING + GROUP_RING + (ANSWER_RING + nccl) * workers
+    return math.ceil((rings + (RAY_STORE if uses_ray(profile) else 0)) / GIB) * GIB
 
 
 def start_period_s(profile: Profile, weight_bytes: int | None) -> int:

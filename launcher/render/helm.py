@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from launcher.engine.flags import value_of
+from launcher.engine.nodes import uses_ray
 from launcher.errors import PreconditionError
 from launcher.plan.known_gpus import find_card
 from launcher.plan.plan import Plan
 from launcher.profile.load import LoadedProfile
-from launcher.profile.model import VllmEngine
+from launcher.profile.model import Profile, VllmEngine
 from launcher.profile.units import GIB, MIB, format_duration
 from launcher.render import container
 from launcher.render.compose_part import names_this_machine
@@ -127,6 +128,16 @@ def _engine(loaded: LoadedProfile, plan: Plan, weight_bytes: int | None) -> dict
         fetch_s = max(container.SHORTEST_FETCH_S, math.ceil(weight_bytes / container.SLOW_LINE))
         entries[Note(f"{weight_bytes / GIB:.1f} GiB of weights over a line of 100 Mbit/s.")] = None
         entries["fetchTime"] = format_duration(fetch_s)
+    return entries | _cache(profile, weight_bytes)
+
+
+def _cache(profile: Profile, weight_bytes: int | None) -> dict[Any, Any]:
+    entries: dict[Any, Any] = {}
+    cache: dict[str, Any] = {}
+    if uses_ray(profile) and isinstance(profile.engine, VllmEngine) and profile.engine.nodes > 1:
+        entries[Note("On Ray one of the pods fetches the model, and all read it.")] = None
+        cache |= {"kind": "pvc", "accessModes": ["ReadWriteMany"]}
+    if weight_bytes is not None and profile.model.id is not None:
         entries[Note("Twice the weights: a new revision comes before the old one goes.")] = None
-        entries["cache"] = {"size": f"{math.ceil(2 * weight_bytes / GIB)}Gi"}
-    return entries
+        cache["size"] = f"{math.ceil(2 * weight_bytes / GIB)}Gi"
+    return entries | ({"cache": cache} if cache else {})

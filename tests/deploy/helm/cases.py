@@ -13,6 +13,7 @@ TWO_HOSTS = {
     "hardware": {"gpu": "H100", "gpus": 8},
     "engine": {"tensor_parallel": 8, "pipeline_parallel": 2, "nodes": 2},
 }
+ON_RAY = {**TWO_HOSTS, "engine": {**TWO_HOSTS["engine"], "distributed": "ray"}}  # type: ignore[dict-item]
 KEDA = {"kind": "keda", "minReplicas": 0, "maxReplicas": 8, "keda": {"prometheus": "http://prometheus:9090"}}
 SHARED_CACHE = {"kind": "pvc", "accessModes": ["ReadWriteMany"], "storageClassName": "nfs"}
 POD = {
@@ -47,6 +48,18 @@ CASES: dict[str, Values] = {
         "profile": TWO_HOSTS,
         "autoscaling": KEDA,
         "engine": {"cache": {"kind": "hostPath", "path": "/srv/models"}},
+    },
+    "two nodes on Ray": {"profile": ON_RAY, "engine": {"cache": SHARED_CACHE}},
+    "one node on Ray, two of them, monitoring": {
+        "profile": shipped("2x4090-replicas").replace("engine:", "engine:\n  distributed: ray", 1),
+        "monitoring": {"enabled": True},
+        "engine": {"memory": "24Gi", "rollout": {"maxUnavailable": 0}},
+    },
+    "air gap, the model on each of three nodes, on Ray": {
+        "airGap": True,
+        "profile": {**ON_RAY, "engine": {**ON_RAY["engine"], "pipeline_parallel": 3, "nodes": 3}},
+        "engine": {**POD, "cache": {"kind": "hostPath", "path": "/srv/models"}, "gpuProducts": ["NVIDIA-H200"]},
+        "fullnameOverride": "llm",
     },
     "keda to zero": gpu(autoscaling=KEDA | {"cooldown": 60}, monitoring={"enabled": True}),
     "keda with a password, by labels of its own": gpu(

@@ -87,5 +87,7 @@ def container_of(doc: Doc) -> Doc:
 def templates_of(doc: Doc) -> list[Doc]:
     """The pod templates of a workload."""
     spec = doc.get("spec", {})
+    if doc["kind"] == "RayCluster":
+        return [spec["headGroupSpec"]["template"], *(group["template"] for group in spec.get("workerGroupSpecs", ()))]
     group = spec.get("leaderWorkerTemplate", {})
     return [spec["template"]] if "template" in spec else [group[name] for name in group if name.endswith("Template")]

@@ -85,9 +85,30 @@ def test_a_slip_in_the_pods_of_a_group_would_be_found(helm: Helm) -> None:
     assert list(faults(group, VERSIONS[-1]))
 
 
-def test_pods_have_no_rights(helm: Helm) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        ["spec", "headGroupSpec", "rayStartParam"],
+        ["spec", "headGroupSpec", "rayStartParams", "num-gpu"],
+        ["spec", "headGroupSpec", "rayStartParams", "num-gpus"],  # a number, where KubeRay takes strings
+        ["spec", "workerGroupSpecs", 0, "replica"],
+        ["spec", "headGroupSpec", "headService", "spec", "publishNotReadyAdresses"],
+        ["spec", "workerGroupSpecs", 0, "template", "spec", "containers", 0, "imgae"],
+    ],
+)
+def test_a_slip_in_a_ray_cluster_would_be_found(helm: Helm, path: list[Any]) -> None:
+    place = doc = one(helm.template(CASES["two nodes on Ray"]), "RayCluster", "")
+    *above, last = path
+    for step in above:
+        place = place[step]
+    place[last] = 1
+    assert list(faults(doc, VERSIONS[-1]))
+
+
+@pytest.mark.parametrize("case", ["two nodes", "two nodes on Ray"])
+def test_pods_have_no_rights(helm: Helm, case: str) -> None:
     """What the restricted Pod Security Standard asks for, and more."""
-    docs = helm.template(CASES["two nodes"])
+    docs = helm.template(CASES[case])
     pods = [template["spec"] for doc in docs for template in templates_of(doc)]
     pods += [doc["spec"] for doc in docs if doc["kind"] == "Pod"]
     assert len(pods) == 4  # leader, worker, gateway, and that of helm test

@@ -53,9 +53,9 @@ def test_only_the_gateway_and_prometheus_reach_an_engine(helm: Helm, case: str) 
 
 
 def test_the_pods_of_a_group_reach_each_other_by_any_port(helm: Helm) -> None:
-    for case in ("two nodes", "air gap, the model in the image, two nodes"):
+    for case in ("two nodes", "two nodes on Ray", "air gap, the model in the image, two nodes"):
         docs = helm.template(CASES[case])
-        assert may(docs, WORKER, ENGINE, "29501")
+        assert may(docs, WORKER, ENGINE, "29501")  # and 6379, of Ray's head
         assert may(docs, ENGINE, WORKER, "41234")
         assert not may(docs, STRANGER, WORKER, "29501")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.helm.cases import TWO_HOSTS, gpu
+from tests.deploy.helm.cases import KEDA, SHARED_CACHE, TWO_HOSTS, gpu
 from tests.deploy.helm.chart import ROOT, Helm, shipped
 
 
@@ -67,7 +67,18 @@ AT_ODDS = [
         two_hosts(nodes=3),
         "profile.engine.nodes: 3 pods cannot have equal shares of tensor_parallel × pipeline_parallel = 16",
     ),
-    (two_hosts(distributed="ray"), "profile.engine.distributed: ray needs a Ray cluster that runs already"),
+    (
+        two_hosts(distributed="ray"),
+        "engine.cache.kind: emptyDir is each pod's own, and on Ray the model is fetched in one of the 2 pods alone",
+    ),
+    (
+        {"profile": shipped("cpu-smollm2").replace("engine:", "engine:\n  distributed: ray", 1)},
+        "profile.engine.distributed: ray needs cards, and profile.hardware.device is cpu: write mp",
+    ),
+    (
+        two_hosts(distributed="ray") | {"autoscaling": KEDA, "engine": {"cache": SHARED_CACHE}},
+        "autoscaling.kind: keda counts a Deployment's or a LeaderWorkerSet's replicas",
+    ),
     (
         {"profile": shipped("external"), "autoscaling": {"kind": "hpa"}},
         "with profile.engine.kind external there are none",

@@ -84,6 +84,20 @@ def test_operators_resources_are_installed_and_the_question_is_asked(release: Re
     assert "Phase:          Succeeded" in release.run("test", "demo")
 
 
+def test_a_changed_engine_on_ray_takes_the_place_of_the_old(release: Release) -> None:
+    """KubeRay would leave the pods of a changed RayCluster as they are."""
+    case = CASES["two nodes on Ray"]
+    release.put("install", case)
+    [first] = release.cluster.names("rayclusters")
+    release.put("upgrade", case | {"gateway": {"replicas": 2}})
+    assert release.cluster.names("rayclusters") == {first}
+    release.put("upgrade", case | {"engine": {**case["engine"], "preStop": 20}})
+    [second] = release.cluster.names("rayclusters")
+    assert second != first
+    release.run("rollback", "demo", "1")
+    assert release.cluster.names("rayclusters") == {first}
+
+
 def test_what_is_not_valid_never_gets_in(release: Release) -> None:
     bad = gpu(engine={"volumes": [{"name": "x", "emptyDirr": {}}]})
     done = release.try_helm("install", "demo", "helm", values=bad)

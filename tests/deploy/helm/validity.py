@@ -13,7 +13,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from tests.deploy.helm.chart import Doc
+from tests.deploy.helm.chart import Doc, templates_of
 
 VERSIONS = ("1.29", "1.33", "1.37")  # Chart.yaml's oldest, one between, the newest that there are schemas of
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -24,7 +24,8 @@ def faults(doc: Doc, version: str) -> Iterator[str]:
     what = f"{doc['kind']} {doc.get('metadata', {}).get('name')}, {version}"
     for path, message in _faults(json.dumps(doc, sort_keys=True), version):
         yield f"{what}: {path}: {message}"
-    for template in _pod_templates(doc):
+    # Pods that no schema of Kubernetes has looked into: those of an operator's resource.
+    for template in templates_of(doc) if doc["kind"] in ("LeaderWorkerSet", "RayCluster") else ():
         yield from faults({"apiVersion": "v1", "kind": "Pod", **template}, version)
 
 
@@ -57,9 +58,3 @@ def _folder(version: str) -> Any:
 def _definitions(version: str) -> Registry[Any]:
     text = _folder(version).joinpath("_definitions.json").read_text()
     return Resource.from_contents(json.loads(text)) @ Registry()
-
-
-def _pod_templates(doc: Doc) -> list[Doc]:
-    """Those that no schema of Kubernetes has looked into."""
-    group = doc.get("spec", {}).get("leaderWorkerTemplate", {})
-    return [group[name] for name in ("leaderTemplate", "workerTemplate") if name in group]
