@@ -1,7 +1,8 @@
 # make up                                    serve the default profile: a real model on the CPU
 # make up PROFILE=profiles/2x4090.yaml       serve another one
 # make compile                               the gateway in machine code: less CPU a request; needs gcc
-# make test                                  every test, with a real vLLM on the CPU
+# make test                                  the tests, with a real vLLM on the CPU
+# make test-cluster                          those of several real engines and of several hosts: minutes each
 # make fuzz SECONDS=600                      mutate what comes from outside, led by coverage, until something breaks
 
 PYTHON  ?= python3
@@ -10,7 +11,7 @@ PROFILE ?= profiles/cpu-smollm2.yaml
 ARGS    ?=
 SECONDS ?= 60
 
-.PHONY: up compile test fuzz lint clean
+.PHONY: up compile test test-cluster fuzz lint clean
 
 up:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) $(PROFILE)
@@ -21,7 +22,11 @@ compile:
 
 test:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) cpu test
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -m "not cluster" $(ARGS)
+
+test-cluster:
+	@$(PYTHON) deploy/bootstrap.py $(VENV) cpu test
+	@$(VENV)/bin/python -m pytest -m cluster $(ARGS)
 
 fuzz:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) none test fuzz

@@ -24,6 +24,7 @@ KINDS: dict[str, dict[str, str]] = {
     "keda.sh/v1alpha1": {"scaledobjects": "ScaledObject"},
     "monitoring.coreos.com/v1": {"servicemonitors": "ServiceMonitor", "prometheusrules": "PrometheusRule"},
     "leaderworkerset.x-k8s.io/v1": {"leaderworkersets": "LeaderWorkerSet"},
+    "ray.io/v1": {"rayclusters": "RayCluster"},
 }
 
 

@@ -6,11 +6,15 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import require_vllm
 from tests.e2e.endpoint import wait_for
 from tests.e2e.host import is_gone
 from tests.e2e.namespaces import NamespaceHost, two_hosts
 from tests.e2e.tiny_llama import make
+
+pytestmark = pytest.mark.cluster
 
 START_S = 300  # 40 s on an idle machine
 # fork: each of vLLM's processes would else import it anew. A clean-up is waited for as long as vLLM itself would take.

@@ -10,6 +10,7 @@ import pytest
 from launcher.engine.flags import ENV_SPANS, RESERVED, SHORT, TABLE, VALUES
 from launcher.probe.arguments import KnownArguments, check_arguments, known_arguments
 from launcher.probe.vllm_build import VllmBuild
+from launcher.profile.tracing import TracingSection
 
 pytestmark = pytest.mark.engine
 
@@ -39,6 +40,8 @@ VALUE: dict[str, object] = {
     "engine.kv_cache_memory": 2**30,
     "engine.kv_cache_dtype": "fp8_e4m3",
     "engine.compile": "full",
+    "engine.distributed": "ray",
+    "gateway.tracing": TracingSection.model_validate({"endpoint": "http://127.0.0.1:4318"}),
     "timeouts.drain": 30.0,
 }
 
