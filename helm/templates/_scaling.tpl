@@ -29,10 +29,10 @@ scaleDown:
 
 {{/* Labels in PromQL, as the ServiceMonitors give them: job is the Service's name. */}}
 {{- define "launcher.gateway.series" -}}
-{{- .Values.autoscaling.gatewaySelector | default (printf `namespace="%s",job="%s"` .Release.Namespace (include "launcher.gateway.name" .)) -}}
+{{- .Values.autoscaling.gatewaySelector | default (printf `namespace="%s",service="%s"` .Release.Namespace (include "launcher.gateway.name" .)) -}}
 {{- end -}}
 {{- define "launcher.engine.series" -}}
-{{- .Values.autoscaling.engineSelector | default (printf `namespace="%s",job="%s"` .Release.Namespace (include "launcher.engine.name" .)) -}}
+{{- .Values.autoscaling.engineSelector | default (printf `namespace="%s",service="%s"` .Release.Namespace (include "launcher.engine.name" .)) -}}
 {{- end -}}
 
 {{/* Most sequences that one engine works on at once: the profile's, or the gateway's own default. */}}

@@ -53,6 +53,7 @@ class Word:
     def starting(self, index: int, url: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
         self._status.say("starting")
         self._client = EngineClient(url, "")
+        self._requests, self._tokens = 0, -1.0  # an earlier process's are gone with it
 
     def ready(self, index: int) -> None:
         self._status.say("")

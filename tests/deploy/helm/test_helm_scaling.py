@@ -11,8 +11,8 @@ from tests.deploy.helm.cases import KEDA, gpu
 from tests.deploy.helm.chart import Helm, one
 from tests.monitoring.promtool import needs_promtool, promtool
 
-GATEWAY = 'namespace="serving",job="demo-gateway"'
-ENGINE = 'namespace="serving",job="demo-engine"'
+GATEWAY = 'namespace="serving",service="demo-gateway"'
+ENGINE = 'namespace="serving",service="demo-engine"'
 REFUSED = f'launcher_refusals_total{{reason="not_ready",{GATEWAY},pod="%s"}}'
 
 
@@ -45,7 +45,7 @@ def value_at(helm: Helm, folder: Path, trigger: str, at: str, series: dict[str, 
         ({REFUSED % "a": "0x20 500x40"}, "5m30s", 1),  # a crowd wakes one engine, not a hundred
         ({REFUSED % "a": "7x60", REFUSED % "b": "_x20 1x40"}, "5m30s", 1),  # of a gateway that is new
         ({f"launcher_queued{{{GATEWAY},pod='a'}}": "9x60", f"launcher_queued{{{GATEWAY},pod='b'}}": "3x60"}, "10m", 12),
-        ({"launcher_queued{namespace='other',job='demo-gateway'}": "9x60"}, "10m", 0),
+        ({"launcher_queued{namespace='other',service='demo-gateway'}": "9x60"}, "10m", 0),
     ],
 )
 def test_who_waits_or_was_turned_away_counts(

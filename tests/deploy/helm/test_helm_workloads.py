@@ -188,6 +188,23 @@ def test_prometheus_has_a_key_of_its_own(helm: Helm, case: str, expected: str | 
     assert ("METRICS_KEY" in one(docs, "Secret", "-keys")["data"]) == bool(expected)
 
 
+def test_prometheus_knows_the_jobs_as_the_rules_do(helm: Helm) -> None:
+    """Alerts name launcher-gateway and launcher-engine; how engines ended is on their second page."""
+    docs = helm.template(CASES["monitoring"])
+    scraped = {
+        (endpoint["port"], relabeling["targetLabel"], relabeling["replacement"])
+        for doc in docs
+        if doc["kind"] == "ServiceMonitor"
+        for endpoint in doc["spec"]["endpoints"]
+        for relabeling in endpoint["relabelings"]
+    }
+    assert scraped == {
+        ("http", "job", "launcher-gateway"), ("http", "job", "launcher-engine"), ("status", "job", "launcher-engine"),
+    }  # fmt: skip
+    engine = one(docs, "Service", "-engine")
+    assert {"http", "status"} <= {port["name"] for port in engine["spec"]["ports"]}
+
+
 @pytest.mark.parametrize("case", ["one replica of two cards", "many replicas, several gateways", "two nodes"])
 def test_the_launcher_takes_what_it_is_told(helm: Helm, case: str) -> None:
     """The arguments in the pods are such as the command line has, and LWS puts in a rank and a name."""
