@@ -17,17 +17,7 @@ from tests.process.parts import free_pair, part, ready, start
 pytestmark = pytest.mark.cluster
 
 USERS = 2
-# fork: each of vLLM's processes would else import it anew
-SETS = (
-    "--set",
-    "engine.env.VLLM_WORKER_MULTIPROC_METHOD=fork",
-    "--set",
-    "timeouts.drain=60s",
-    "--set",
-    "engine.kv_cache_memory=512MiB",
-    "--set",
-    "hardware.memory=3GiB",
-)
+SETS = ("--set", "timeouts.drain=60s", "--set", "engine.kv_cache_memory=512MiB", "--set", "hardware.memory=3GiB")
 # Users who wait as long as it takes: whoever is refused here could have been served.
 PATIENT = ("--set", "admission.deadline=2m")
 
