@@ -106,4 +106,5 @@ def command(folder: Path, keys_file: Path | None, audit_log: Path | None) -> Seq
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """Its environment: nothing that is not needed."""
     kept = {name: inherited[name] for name in PASSED_ON if name in inherited}
-    return {**kept, "PYTHONPATH": str(SOURCE)}
+    path = [str(SOURCE), *filter(None, [inherited.get("PYTHONPATH")])]  # what we were found with, the app is found with
+    return {**kept, "PYTHONPATH": os.pathsep.join(path)}
