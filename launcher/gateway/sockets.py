@@ -132,9 +132,10 @@ def _why_not(error: OSError, address: str, port: int, setting: str) -> Precondit
         )
     if code == errno.EADDRINUSE:
         owner = port_owner(port)
+        free = " (port 0 takes a free one)" if setting == "gateway.listen" else ""
         return PreconditionError(
             f"{setting}: {address}: the port is in use{f' by {owner}' if owner else ''}.",
-            f"Stop that program, or take another port in {setting} (port 0 takes a free one).",
+            f"Stop that program, or take another port in {setting}{free}.",
         )
     if code in (errno.EACCES, errno.EPERM):
         return PreconditionError(
