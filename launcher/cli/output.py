@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -35,6 +36,11 @@ SET_OPTION = click.option(
 )
 
 
+FILE_OPTION = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The file to write. Default: standard output."
+)
+
+
 @dataclass
 class Invocation:
     """What the options before the command say; one for each run of the command line, as click's ``obj``."""
@@ -55,6 +61,20 @@ def may_color(stream: IO[str]) -> bool:
 def print_json(data: dict[str, Any]) -> None:
     """One JSON object to stdout, with ``schema_version`` first."""
     click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **data}, indent=2, ensure_ascii=False))
+
+
+def put_text(text: str, output: Path | None, next_step: str) -> None:
+    """Text to the file of FILE_OPTION, saying what to do with it; or to stdout. Raises LauncherError."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LauncherError(
+            f"{output} cannot be written: {error.strerror}", "Name a file in a folder of yours."
+        ) from None
+    click.echo(f"{output} is written{next_step}", err=True)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from launcher.cli.output import SET_OPTION
-from launcher.errors import LauncherError
+from launcher.cli.output import FILE_OPTION, SET_OPTION, put_text
 
 _OPTIONS = (
     click.argument("profile", type=click.Path(path_type=Path)),
@@ -21,9 +20,7 @@ _OPTIONS = (
         help="The launcher on the hosts, such as a path in a folder of all.",
     ),
     click.option("--profile-path", help="The profile on the hosts. Default: its absolute path here."),
-    click.option(
-        "-o", "--output", type=click.Path(path_type=Path), help="The file to write. Default: standard output."
-    ),
+    FILE_OPTION,
 )
 
 
@@ -44,7 +41,8 @@ def slurm_command(
     from launcher.render.slurm import slurm_script
 
     loaded = load_profile(profile, sets=sets, env={})
-    put(slurm_script(loaded, program, profile_path or str(profile.absolute()), sets), output, "sbatch")
+    script = slurm_script(loaded, program, profile_path or str(profile.absolute()), sets)
+    put_text(script, output, f". Start it with: sbatch {output}")
 
 
 @click.command("ray", epilog="Example: launcher render ray two-hosts.yaml --set engine.distributed=ray -o ray.sh")
@@ -57,18 +55,5 @@ def ray_command(
     from launcher.render.ray import ray_script
 
     loaded = load_profile(profile, sets=sets, env={})
-    put(ray_script(loaded, program, profile_path or str(profile.absolute()), sets), output, "bash")
-
-
-def put(text: str, output: Path | None, runner: str) -> None:
-    """The script to a file, or to standard output. Raises LauncherError."""
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LauncherError(
-            f"{output} cannot be written: {error.strerror}", "Name a file in a folder of yours."
-        ) from None
-    click.echo(f"{output} is written. Start it with: {runner} {output}", err=True)
+    script = ray_script(loaded, program, profile_path or str(profile.absolute()), sets)
+    put_text(script, output, f". Start it with: bash {output}")

@@ -5,15 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from launcher.cli.output import SET_OPTION
+from launcher.cli.output import FILE_OPTION, SET_OPTION, put_text
 from launcher.errors import LauncherError
-
-if TYPE_CHECKING:
-    from launcher.profile.load import LoadedProfile
 
 CHECKOUT_HELP = (
     "This project's source: the images are built from it, and --profile monitoring brings its Prometheus rules and "
@@ -25,7 +21,7 @@ CHECKOUT_HELP = (
 @click.argument("paths", metavar="PROFILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @SET_OPTION
 @click.option("--checkout", type=click.Path(file_okay=False, path_type=Path), help=CHECKOUT_HELP)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write. Default: standard output.")
+@FILE_OPTION
 def compose_command(paths: Sequence[Path], sets: Sequence[str], checkout: Path | None, output: Path | None) -> None:
     """Write a Docker Compose file for a profile: engines, gateway, and what they need of the machine.
 
@@ -33,6 +29,7 @@ def compose_command(paths: Sequence[Path], sets: Sequence[str], checkout: Path |
     all of them; LAUNCHER__… variables of this shell are not. Paths in it are relative to its folder (that of -o, else
     the working directory).
     """
+    from launcher.cli.render_plan import read_planned  # brings the plan: only here
     from launcher.render.compose import compose_file
     from launcher.render.compose_part import Given
 
@@ -40,40 +37,14 @@ def compose_command(paths: Sequence[Path], sets: Sequence[str], checkout: Path |
         raise LauncherError(
             f"--checkout: {checkout} has no deploy/Dockerfile", "Name the folder that this project was cloned into."
         )
+    planned = [read_planned(path, sets) for path in paths]
     text = compose_file(
-        [Given(*_read(path, sets)) for path in paths],
+        [Given(loaded, tuple(sets), weight_bytes) for loaded, _, weight_bytes in planned],
         folder=output.parent if output else Path.cwd(),
         checkout=checkout,
         written_by=_command_line(paths, sets, checkout),
     )
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        _write(output, text)
-
-
-def _write(output: Path, text: str) -> None:
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LauncherError(
-            f"{output} cannot be written: {error.strerror}", "Name a file in a folder of yours."
-        ) from None
-    click.echo(f"{output} is written; its first lines say how it is started", err=True)
-
-
-def _read(path: Path, sets: Sequence[str]) -> tuple[LoadedProfile, tuple[str, ...], int | None]:
-    """The profile, what is set over it, and the bytes of its model's checkpoint. Warns of one that will not start."""
-    from launcher.plan.plan import make_plan
-    from launcher.probe.model_files import read_model_facts
-    from launcher.profile.load import load_profile
-
-    loaded = load_profile(path, sets=sets, env={})
-    facts = read_model_facts(loaded.profile, loaded.base_dir)
-    plan = make_plan(loaded.profile, facts)
-    if plan.verdict == "does_not_fit":
-        click.echo(f"warning: {path}: {plan.summary} `launcher plan {path}` says what to change.", err=True)
-    return loaded, tuple(sets), facts.weights.total if facts and facts.weights else None
+    put_text(text, output, "; its first lines say how it is started")
 
 
 def _command_line(paths: Sequence[Path], sets: Sequence[str], checkout: Path | None) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.output import SET_OPTION
-from launcher.errors import LauncherError
+from launcher.cli.output import FILE_OPTION, SET_OPTION, put_text
 
 BACKGROUND = ("-d", "--detach", "--wait", "--timeout", "--notify-fd")
 
@@ -25,7 +24,7 @@ BACKGROUND = ("-d", "--detach", "--wait", "--timeout", "--notify-fd")
 )
 @click.option("--profile-path", help="The profile there. Default: /etc/launcher/NAME.yaml.")
 @click.option("--user", default="launcher", show_default=True, help="Whom it runs as.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write. Default: standard output.")
+@FILE_OPTION
 def systemd_command(
     profile: Path,
     arguments: Sequence[str],
@@ -51,18 +50,8 @@ def systemd_command(
     given = [word for one in sets for word in ("--set", one)]
     place = Place(program or PROGRAM, profile_path or "", user, interpreter_of(program or PROGRAM))
     text = service_unit(loaded, place, (*given, *arguments))
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LauncherError(
-            f"{output} cannot be written: {error.strerror}", "Name a file in a folder of yours."
-        ) from None
-    click.echo(
-        f"{output} is written. Start it with: systemctl daemon-reload && systemctl enable --now {output.stem}", err=True
-    )
+    unit = output.stem if output else ""
+    put_text(text, output, f". Start it with: systemctl daemon-reload && systemctl enable --now {unit}")
 
 
 def interpreter_of(program: str) -> str:
