@@ -26,6 +26,7 @@ from launcher.up.keys import ENGINE_KEY
 from launcher.up.prepare import Prepared
 from launcher.up.snapshot import Audience, Snapshot
 from launcher.up.status import Status
+from launcher.up.stopping import Stopping
 
 log = logging.getLogger("launcher.up")
 COUNT_S = 2.0  # how often the engine is asked what it has in hand, which elsewhere the gateway knows
@@ -120,25 +121,22 @@ class LoneEngine:
             timeouts=patient,
         )
         status.told = self._engines.samples
-        self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
+        self._stopping = Stopping()
 
     @property
     def stopped_at_once(self) -> bool:
         """Whether it was told a second time to stop."""
-        return self._stop_now.is_set()
+        return self._stopping.is_hurried
 
     def request_stop(self) -> None:
         """The first call lets running requests finish; the second ends them."""
-        if self._stop.is_set():
-            self._stop_now.set()
-        else:
-            self._stop.set()
+        if self._stopping.ask():
             self._audience.said("stopping: running requests finish (once more to stop at once)")
 
     async def run(self) -> None:
         """Until its process is gone. Raises EngineError when it ended unasked for the last time."""
         async with self._status.served(self._host, self._port + 1), self._supervised() as engine:
-            stop = asyncio.create_task(self._stop.wait())
+            stop = asyncio.create_task(self._stopping.wait_asked())
             await asyncio.wait({engine, stop}, return_when=asyncio.FIRST_COMPLETED)
             stop.cancel()
             if engine.done():
@@ -160,12 +158,9 @@ class LoneEngine:
 
     async def _end(self, engine: asyncio.Task[None]) -> None:
         self._status.say("stopping")
-        hurry = asyncio.create_task(self._stop_now.wait())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(hurry), self._notice_s)
+        await self._stopping.unless_hurried(engine, at_most_s=self._notice_s)
         self._engines.stop()
-        await asyncio.wait({engine, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
+        await self._stopping.unless_hurried(engine)
         if not engine.done():
             self._engines.kill()
         await engine

@@ -42,6 +42,7 @@ from launcher.up.hosts import (
 from launcher.up.keys import keys_path
 from launcher.up.prepare import Prepared
 from launcher.up.snapshot import Audience, EngineView, Snapshot
+from launcher.up.stopping import Stopping
 
 log = logging.getLogger("launcher.up")
 RECORD_VERSION = 1
@@ -85,7 +86,7 @@ class Deployment:
         )
         self._host = self._make_host(loaded, prepared)
         self._gateway.told = self._host.samples
-        self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
+        self._stopping = Stopping()
         self._started = time.time()
         self._state = "starting"
         self._was_ready = False
@@ -113,14 +114,11 @@ class Deployment:
     @property
     def stopped_at_once(self) -> bool:
         """Whether it was told a second time to stop."""
-        return self._stop_now.is_set()
+        return self._stopping.is_hurried
 
     def request_stop(self) -> None:
         """The first call drains and stops; the second stops at once."""
-        if self._stop.is_set():
-            self._stop_now.set()
-        else:
-            self._stop.set()
+        if self._stopping.ask():
             self._say("stopping: no new requests, running ones finish (once more to stop at once)")
 
     async def run(self) -> None:
@@ -174,7 +172,7 @@ class Deployment:
     async def _serve(self) -> None:
         """Until the last engine's process is gone. Raises EngineError when none is left."""
         engines = asyncio.create_task(self._host.run())
-        stop = asyncio.create_task(self._stop.wait())
+        stop = asyncio.create_task(self._stopping.wait_asked())
         try:
             await asyncio.wait({engines, stop}, return_when=asyncio.FIRST_COMPLETED)
             if engines.done():
@@ -182,7 +180,7 @@ class Deployment:
                 raise self._host.why_over()
             await self._drain()
             self._host.stop()
-            await self._unless_hurried(engines)
+            await self._stopping.unless_hurried(engines)
             if not engines.done():
                 self._host.kill()
             await engines
@@ -201,17 +199,11 @@ class Deployment:
         self._publish()
         self._gateway.stop_admitting("the endpoint is stopping")
         drained = asyncio.create_task(self._gateway.drained(self.profile.timeouts.drain))
-        await self._unless_hurried(drained)
+        await self._stopping.unless_hurried(drained)
         left = drained.result() if drained.done() else self._in_flight
         drained.cancel()
         if left:
             self._say(f"{left} requests were still running and are cut off")
-
-    async def _unless_hurried(self, work: asyncio.Task[None] | asyncio.Task[int]) -> None:
-        """Until ``work`` is done or somebody asks a second time to stop."""
-        hurry = asyncio.create_task(self._stop_now.wait())
-        await asyncio.wait({work, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
 
     def _changed(self, line: str) -> None:
         if line:

@@ -14,7 +14,7 @@ from launcher.engine.diagnose import diagnose
 from launcher.engine.nodes import Node
 from launcher.engine.stages import stage_of
 from launcher.profile.load import LoadedProfile
-from launcher.supervise.child import Exit, start_time
+from launcher.supervise.child import Exit
 from launcher.supervise.engine import Finding
 from launcher.supervise.follower import Follower, FollowerPhase, Part
 from launcher.supervise.logfiles import engine_console, engine_logger, launcher_console, launcher_logger
@@ -24,7 +24,7 @@ from launcher.up.engines import NOT_THE_ENGINES, Since
 from launcher.up.keys import ENGINE_KEY
 from launcher.up.nodes import at_address, hello_of, meeting_port
 from launcher.up.prepare import Prepared
-from launcher.up.snapshot import Audience, EngineView, Snapshot
+from launcher.up.snapshot import Audience, EngineView, Snapshot, processes_of
 from launcher.up.status import Status
 
 
@@ -172,10 +172,7 @@ class Following:
             since=self._since.of(0, str(follower.phase)),
             restarts=max(0, follower.starts - 1),
             last_failure=follower.last_failure,
-            pid=child.pid if child else None,
-            pid_started=start_time(child.pid) if child else None,
-            guard_pid=child.guard_pid if child else None,
-            guard_started=start_time(child.guard_pid) if child else None,
+            **processes_of(child),
         )
         profile = self._loaded.profile
         name = run_name(profile.name, self._node)

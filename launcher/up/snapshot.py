@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from launcher.supervise.child import start_time
+from launcher.supervise.child import Child, start_time
 from launcher.supervise.engine import Engine
 from launcher.supervise.external import ExternalServer
 from launcher.supervise.state import RUNNING, Phase
@@ -54,6 +54,18 @@ class Audience(Protocol):
         """Every engine answers, for the first time."""
 
 
+def processes_of(child: Child | None) -> dict[str, int | None]:
+    """The fields of EngineView that tell an engine's process and its guard, for whoever has to end what is left of them."""
+    if child is None:
+        return {}
+    return {
+        "pid": child.pid,
+        "pid_started": start_time(child.pid),
+        "guard_pid": child.guard_pid,
+        "guard_started": start_time(child.guard_pid),
+    }
+
+
 def view_engine(engine: Engine, since: float) -> EngineView:
     """An engine that we run; ``since`` in seconds since the epoch."""
     child, state = engine.child, engine.state
@@ -65,10 +77,7 @@ def view_engine(engine: Engine, since: float) -> EngineView:
         since=since,
         restarts=max(0, state.attempt - 1),
         last_failure=engine.last_failure,
-        pid=child.pid if child else None,
-        pid_started=start_time(child.pid) if child else None,
-        guard_pid=child.guard_pid if child else None,
-        guard_started=start_time(child.guard_pid) if child else None,
+        **processes_of(child),
     )
 
 
