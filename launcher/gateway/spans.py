@@ -32,6 +32,7 @@ from launcher.gateway.access import MAX_TEXT, AccessEntry
 from launcher.gateway.tracing import Ended, Trace
 
 SDK_LOG = logging.getLogger("opentelemetry")
+MAY_BE_ZERO = (semconv.REPLICA, semconv.FIRST_CHUNK_S)  # where 0 says something else than that there was none
 
 
 class OtlpSpans:
@@ -84,7 +85,7 @@ class OtlpSpans:
         )
         if entry.replica >= 0:
             span.add_event(semconv.SENT, timestamp=_ns(sent_at))
-        if entry.stream and entry.ttft_ms:
+        if _has_streamed(entry):
             span.add_event(semconv.FIRST_TOKEN, timestamp=_ns(arrived_at + entry.ttft_ms))
         _tell_failure(span, entry)
         span.end(_ns(entry.time + epoch))
@@ -108,7 +109,7 @@ class OtlpSpans:
             semconv.STREAM: entry.stream,
             semconv.INPUT_TOKENS: entry.prompt_tokens,
             semconv.OUTPUT_TOKENS: entry.output_tokens,
-            semconv.FIRST_CHUNK_S: entry.ttft_ms if entry.stream else None,
+            semconv.FIRST_CHUNK_S: entry.ttft_ms if _has_streamed(entry) else None,
             semconv.REQUEST_ID: _text(entry.id),
             semconv.OUTCOME: entry.outcome,
             semconv.MODE: entry.mode,
@@ -123,7 +124,12 @@ class OtlpSpans:
             semconv.IMAGE_TOKENS: entry.image_tokens,
             semconv.PIECES: entry.pieces,
         }
-        return {name: value for name, value in found.items() if value or (name == semconv.REPLICA and value == 0)}
+        return {name: value for name, value in found.items() if value or (name in MAY_BE_ZERO and value == 0)}
+
+
+def _has_streamed(entry: AccessEntry) -> bool:
+    """Whether a first token came; after 0 s by the loop's clock where that was in the millisecond of the arrival."""
+    return entry.stream and entry.pieces > 0
 
 
 def _tell_failure(span: Span, entry: AccessEntry) -> None:

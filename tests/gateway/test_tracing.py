@@ -20,8 +20,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from launcher.errors import PreconditionError
 from launcher.gateway import semconv, tracing
+from launcher.gateway.access import AccessEntry
 from launcher.gateway.spans import OtlpSpans
-from launcher.gateway.tracing import Parent, Tracer, read_parent
+from launcher.gateway.tracing import Parent, Trace, Tracer, read_parent
 from launcher.profile.load import load_profile
 from launcher.up.tracing import make_tracer, require_exporter
 from tests.fakes.process import FakeEngine, fake_engine
@@ -415,6 +416,16 @@ async def test_pages_of_the_gateway_are_not_traced(engine: FakeEngine, collector
     async with traced(engine, collector.url) as desk:
         assert (await desk.raw(request_bytes("GET", "/health"))).status == 200
     assert collector.spans == []
+
+
+async def test_a_first_token_in_the_millisecond_of_the_arrival_is_told(collector: Collector) -> None:
+    """The loop's clock has milliseconds: between two of its ticks 0 s is a time like any other."""
+    spans = OtlpSpans(collector.url + "/v1/traces", service="x", version="1", provider="vllm", model="m")
+    entry = AccessEntry(2.0, b"r", b"POST", b"/v1/completions", 200, "served", stream=True, pieces=3, replica=0)
+    assert spans.export([(Trace(1, 2, 0, "/v1/completions"), entry)], epoch=1e9) == ""
+    spans.shutdown()
+    assert [event.name for event in collector.span.events] == [semconv.SENT, semconv.FIRST_TOKEN]
+    assert facts(collector.span.attributes)["gen_ai.response.time_to_first_chunk"] == 0
 
 
 async def test_the_sdk_keeps_quiet_elsewhere(collector: Collector) -> None:
