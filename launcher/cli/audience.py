@@ -101,10 +101,10 @@ def what_to_try(snapshot: Snapshot) -> str:
     """A first request that works when pasted."""
     body = json.dumps({"model": snapshot.model, "messages": [{"role": "user", "content": QUESTION}]})
     return (
-        f"\nReady: {snapshot.url}/v1 serves {snapshot.model}. Try:\n\n"
+        f"\nReady: {snapshot.url} serves {snapshot.model}. Open it in a browser, or ask:\n\n"
         f"  curl {snapshot.url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         f"    -d {shlex.quote(body)}\n\n"
-        f"Health {snapshot.url}/health · metrics {snapshot.url}/metrics · stop with Ctrl+C or `launcher down {snapshot.name}`\n"
+        f"Operations {snapshot.url}/ops · metrics {snapshot.url}/metrics · stop with Ctrl+C or `launcher down {snapshot.name}`\n"
     )
 
 

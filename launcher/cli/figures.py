@@ -9,21 +9,8 @@ from launcher.control.gateway_client import GatewayClient, GatewayGone
 from launcher.errors import LauncherError, PreconditionError
 from launcher.supervise.rundir import Found
 
-LOOK_TIMEOUT_S = 2.0  # `ps` waits no longer for one deployment's figures
 COLUMNS = ("IN FLIGHT", "PREFILL TOKENS", "QUEUED", "TTFT P50/P99", "TOKENS/S")
 BLANK = ("",) * len(COLUMNS)
-
-
-def look(found: Found) -> dict[str, Any] | None:
-    """Its live state; None where its gateway cannot be asked, which is no fault in a list."""
-    if not found.alive:
-        return None
-    try:
-        answer = GatewayClient(found.path / GATEWAY_SOCKET, LOOK_TIMEOUT_S).ask("GET", "/admin/state")
-        state: dict[str, Any] = answer.value
-    except (GatewayGone, ValueError):
-        return None
-    return state if answer.status == 200 else None
 
 
 def ask(found: Found, method: str, target: str, value: object = None) -> dict[str, Any]:

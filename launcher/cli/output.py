@@ -60,7 +60,12 @@ def may_color(stream: IO[str]) -> bool:
 
 def print_json(data: dict[str, Any]) -> None:
     """One JSON object to stdout, with ``schema_version`` first."""
-    click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **data}, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(with_version(data), indent=2, ensure_ascii=False))
+
+
+def with_version(data: dict[str, Any]) -> dict[str, Any]:
+    """The data as -o json prints it."""
+    return {"schema_version": SCHEMA_VERSION, **data}
 
 
 def put_text(text: str, output: Path | None, next_step: str) -> None:

@@ -162,7 +162,7 @@ def gateway_command(
 def run_gateway(loaded: LoadedProfile, engines: tuple[str, ...]) -> bool:
     """Prepare and run; whether it was told twice to stop."""
     from launcher.cli.audience import PlainAudience
-    from launcher.cli.serve import run_to_end
+    from launcher.cli.serve import keep_plan, run_to_end
     from launcher.supervise.rundir import RunDir
     from launcher.up.deployment import Deployment
     from launcher.up.prepare import prepare_gateway
@@ -172,6 +172,7 @@ def run_gateway(loaded: LoadedProfile, engines: tuple[str, ...]) -> bool:
     try:
         audience = PlainAudience(keeps_stdout_clear=True)
         prepared = prepare_gateway(loaded, engines)
+        keep_plan(rundir, loaded, prepared.plan)
         return run_to_end(Deployment(loaded, prepared, rundir, audience, logs_to_console=True), audience)
     finally:
         rundir.release()

@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 
-from launcher.cli.figures import BLANK, COLUMNS, cells, look, standing
+from launcher.cli.figures import BLANK, COLUMNS, cells, standing
 from launcher.cli.nodes import NodeOptions, node_options
 from launcher.cli.output import OUTPUT_OPTION, SET_OPTION, print_json, print_table
+from launcher.control.record import describe, look
 from launcher.errors import LauncherError, PreconditionError
 from launcher.profile.load import load_profile
 from launcher.supervise.rundir import Found, end_leftovers, find_all, forget, wait_unlocked
@@ -121,12 +122,6 @@ def ps_command(output: str) -> None:
         return
     rows = [row for one in found for row in ps_rows(one, look(one))]
     print_table(("NAME", "STATE", "URL", "ENGINE", "ENGINE STATE", "FOR", *COLUMNS, "RESTARTS", "LAST FAILURE"), rows)
-
-
-def describe(found: Found) -> dict[str, Any]:
-    """One deployment's record as `ps -o json` prints it."""
-    record = {key: value for key, value in found.record.items() if key != "schema_version"}
-    return {**record, "name": found.name, "state": record.get("state", "starting") if found.alive else "dead"}
 
 
 def ps_rows(found: Found, live: dict[str, Any] | None) -> Iterator[tuple[str, ...]]:

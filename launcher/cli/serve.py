@@ -14,14 +14,15 @@ from typing import Protocol
 import uvloop
 
 from launcher.cli.audience import NotifyingAudience, PlainAudience, TerminalAudience
-from launcher.cli.output import err_console
+from launcher.cli.output import err_console, with_version
+from launcher.cli.plan import plan_data, planned_commands
 from launcher.cli.systemd import Notifier, ServiceAudience
 from launcher.engine.nodes import Node
 from launcher.errors import EXIT_INTERRUPTED, LauncherError
 from launcher.plan.plan import Plan
 from launcher.profile.load import LoadedProfile
 from launcher.supervise.rundir import RunDir
-from launcher.up.deployment import Deployment
+from launcher.up.deployment import Deployment, going_on_without
 from launcher.up.following import Following, run_name
 from launcher.up.prepare import make_checked_plan, prepare, prepare_model_and_build
 from launcher.up.snapshot import Audience, Snapshot
@@ -102,6 +103,7 @@ def prepare_and_run(loaded: LoadedProfile, audience: Audience, force: bool, node
             prepared = prepare_model_and_build(loaded, plan, audience.said, node)
             return run_to_end(Following(loaded, prepared, audience, rundir=rundir, leaves_with_head=once), audience)
         prepared = prepare(loaded, plan, audience.said, node)
+        keep_plan(rundir, loaded, plan)
         return run_to_end(Deployment(loaded, prepared, rundir, audience), audience)
     finally:
         rundir.release()
@@ -113,6 +115,13 @@ def say_plan(plan: Plan, audience: Audience) -> None:
     for finding in plan.findings:
         if finding.severity != "note":
             audience.said(f"{finding.severity}: {finding.message}" + (f" → {finding.remedy}" if finding.remedy else ""))
+
+
+def keep_plan(rundir: RunDir, loaded: LoadedProfile, plan: Plan) -> None:
+    """In the run directory, for the operator's page; where nothing is planned, there is none."""
+    if plan.placements:
+        with going_on_without(f"the plan in {rundir.path}"):
+            rundir.write_plan(with_version(plan_data(loaded, plan, planned_commands(loaded, plan))))
 
 
 def run_to_end(running: Running, audience: Audience) -> bool:

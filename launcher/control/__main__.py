@@ -12,7 +12,9 @@ import uvicorn
 
 from launcher.control import CONTROL_SOCKET, GATEWAY_SOCKET
 from launcher.control.app import make_app
+from launcher.control.feed import Feed
 from launcher.control.gateway_client import GatewayClient
+from launcher.control.ops import feed_of
 from launcher.gateway.audit import AuditLog
 
 BACKLOG = 128
@@ -31,8 +33,11 @@ def main() -> None:
     audit = AuditLog(options.audit_log.absolute()) if options.audit_log else None
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     os.chdir(options.folder)  # socket paths may be 107 bytes long, a folder's may be longer: from here they are short
-    app = make_app(GatewayClient(Path(GATEWAY_SOCKET)), keys_file, audit)
-    server = uvicorn.Server(
+    gateway = GatewayClient(Path(GATEWAY_SOCKET))
+    feed = feed_of(Path.cwd(), gateway)
+    app = make_app(gateway, keys_file, audit, feed=feed)
+    server = Server(
+        feed,
         uvicorn.Config(
             app,
             loop="asyncio",
@@ -44,9 +49,21 @@ def main() -> None:
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
-        )
+        ),
     )
     server.run(sockets=[listening(Path(CONTROL_SOCKET))])
+
+
+class Server(uvicorn.Server):
+    """uvicorn that ends the streams of looks when it is told to stop: by themselves they go on."""
+
+    def __init__(self, feed: Feed, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._feed.close()
+        await super().shutdown(sockets)
 
 
 def listening(path: Path) -> socket.socket:

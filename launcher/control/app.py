@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 
 from launcher import __version__
 from launcher.control.doorway import NO_KEYS, Doorway
+from launcher.control.feed import Feed
 from launcher.control.gateway_client import Answer, GatewayClient, GatewayGone
 from launcher.control.keys import add_key, list_keys, revoke_key
 from launcher.control.models import (
@@ -31,6 +32,7 @@ from launcher.control.models import (
     Server,
     State,
 )
+from launcher.control.ops import add_ops_routes, feed_of
 from launcher.control.refusals import add_handlers
 from launcher.errors import LauncherError
 from launcher.gateway.audit import AuditLog
@@ -45,9 +47,15 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 ByKey = Annotated[str | None, Header(alias="X-Launcher-Key", include_in_schema=False)]
 
 
-def make_app(gateway: GatewayClient, keys_file: Path | None = None, audit: AuditLog | None = None) -> FastAPI:
-    """The app. ``keys_file``: where the API keys are, None: they are not managed here; ``audit`` is told of changes
-    to them (of all others the gateway writes itself)."""
+def make_app(
+    gateway: GatewayClient, keys_file: Path | None = None, audit: AuditLog | None = None, *, feed: Feed | None = None
+) -> FastAPI:
+    """The app; the gateway's socket is in the run directory.
+
+    ``keys_file``: where the API keys are, None: they are not managed here; ``audit`` is told of changes to them (of all
+    others the gateway writes itself). ``feed``: the looks that it gives, to be closed at the end; None: its own.
+    """
+    folder = gateway.path.parent.absolute()
     app = FastAPI(
         title="launcher",
         version=__version__,
@@ -63,6 +71,7 @@ def make_app(gateway: GatewayClient, keys_file: Path | None = None, audit: Audit
     add_handlers(app)
     _add_routes(app, gateway)
     _add_key_routes(app, gateway, keys_file, audit)
+    add_ops_routes(app, folder, feed or feed_of(folder, gateway))
     return app
 
 

@@ -1,17 +1,19 @@
 """What the control app's requests and answers look like: the source of its OpenAPI document.
 
-The state is what launcher/gateway/live.py gives; a test compares the two. Units are in the names.
+The state is what launcher/gateway/live.py gives, a look what watch.py gives, the plan what `launcher plan -o json` prints;
+tests compare each with its model. Units are in the names.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 ModeName = Literal["low-latency", "balanced", "high-throughput"]
 PriorityName = Literal["high", "normal", "low"]
+LengthGroup = Literal["<=256", "<=1k", "<=4k", "<=16k", ">16k"]
 Count = Annotated[int, Field(ge=0)]
 Index = Annotated[int, Field(ge=0, le=999_999, description="The replica's number, as the state has it.")]
 
@@ -70,6 +72,7 @@ class QueueState(Part):
     tokens: Count = Field(description="Prompts and expected answers.")
     oldest_s: float = Field(ge=0, description="The longest wait.")
     by_priority: dict[PriorityName, Count]
+    by_length: dict[LengthGroup, Count] = Field(description="By prompt tokens; prices, where they are not counted.")
 
 
 class Totals(Part):
@@ -85,6 +88,11 @@ class Totals(Part):
     resumed: Count = Field(description="Streams that went on from another replica.")
 
 
+Within = Annotated[
+    tuple[float | None, Count], Field(description="Seconds, and how many took no longer; null: any time, so all.")
+]
+
+
 class Rates(Part):
     """Of the last minute, or of the time since the start where that is shorter."""
 
@@ -96,6 +104,15 @@ class Rates(Part):
     ttft_p99_ms: float | None
     itl_p50_ms: float | None = Field(description="Of streams, one value each: the mean gap between its pieces.")
     itl_p99_ms: float | None
+    ttft_within: list[Within] = Field(description="How many streams had their first piece within each bound.")
+    itl_within: list[Within] = Field(description="How many streams had a mean gap within each bound.")
+    served: Count
+    refused: Count
+    evicted: Count
+    cancelled: Count
+    failed: Count
+    refusals: dict[str, Count] = Field(description="By reason; all routes.")
+    evictions: dict[str, Count] = Field(description="By reason.")
 
 
 class State(Part):
@@ -114,6 +131,94 @@ class State(Part):
     replicas: list[ReplicaState]
     totals: Totals
     last_minute: Rates
+
+
+class EngineLook(Part):
+    """One engine, ours or a server that runs elsewhere; its own figures are null where it does not tell them in time."""
+
+    index: Count
+    phase: str = Field(
+        description="Ours: stopped, starting, warming, ready, killing, backoff, stopping or failed. Elsewhere: asking, ready or down."
+    )
+    stage: str | None = Field(description="How far it is, more finely; may be empty.")
+    since: float | None = Field(description="When it entered this phase, in seconds since the epoch.")
+    url: str | None
+    restarts: int | None
+    last_failure: str | None
+    running: float | None = Field(description="Requests that it works on.")
+    waiting: float | None = Field(description="Requests in its own queue.")
+    kv_cache: float | None = Field(description="Share of its KV cache in use, 0 to 1.")
+    preemptions: float | None = Field(description="Requests that it put back for want of KV cache, since its start.")
+    prefix_hit_rate: float | None = Field(
+        description="Share of the prompt tokens looked up in its prefix cache that were there, since its start."
+    )
+
+
+class CardLook(Part):
+    """One card of this machine."""
+
+    index: Count
+    name: str
+    used_bytes: Count
+    total_bytes: Count
+    utilization: int | None = Field(description="Per cent of the last second in which it computed.")
+    growth_bytes_per_s: float | None = Field(description="Of the last two minutes; null: too little was seen.")
+    full_in_s: float | None = Field(description="If it goes on like this; null: it does not grow steadily.")
+    warning: str | None = Field(description="A sentence, once it will be full soon.")
+
+
+class EndLook(Part):
+    """An end of an engine that nobody asked for."""
+
+    at: float = Field(description="In seconds since the epoch.")
+    engine: Count = Field(description="Its index.")
+    cause: Literal["exited", "hung", "start", "lost"] = Field(
+        description="start: not well in time, or ended before. lost: a server that runs elsewhere is no longer well."
+    )
+    reason: str = Field(description="The diagnosis.")
+    remedy: str = Field(description="May be empty.")
+
+
+class Look(Part):
+    """All that the operator's page shows, at a moment."""
+
+    at: float = Field(description="In seconds since the epoch.")
+    name: str
+    state: str = Field(description="preparing, starting, ready, degraded, draining, failed, stopped or dead.")
+    url: str | None
+    live: State | None = Field(description="null: the gateway did not answer.")
+    engines: list[EngineLook]
+    gpus: list[CardLook]
+    warnings: list[str] = Field(description="Those of the cards.")
+    ends: list[EndLook] = Field(description="The last 20, the oldest first.")
+
+
+class Finding(Part):
+    """Something that the plan says of the profile."""
+
+    severity: Literal["error", "warning", "note"]
+    code: str
+    key: str | None = Field(description="The profile's key that it is about.")
+    message: str
+    remedy: str | None
+
+
+class PlanAnswer(Part):
+    """The plan. Sizes are in bytes, KV figures for one replica; settings by their dotted keys."""
+
+    schema_version: int
+    profile: str = Field(description="The profile's file.")
+    name: str
+    verdict: Literal["fits", "does_not_fit", "unknown"]
+    summary: str
+    findings: list[Finding]
+    model: dict[str, Any]
+    placements: list[dict[str, Any]] = Field(description="Which cards each replica has.")
+    budgets: list[dict[str, Any]] = Field(description="The memory of a card of each kind, line by line.")
+    kv: dict[str, Any]
+    images: list[dict[str, Any]] = Field(description="What pictures of some sizes take in tokens.")
+    settings: dict[str, dict[str, Any]] = Field(description="Each with its value and where that is from.")
+    commands: list[dict[str, Any]] = Field(description="What is run for each replica, without secrets.")
 
 
 class ReplicaList(Part):

@@ -1,8 +1,9 @@
 """Who is asking: the API key in a request's head, the identity behind it, and the refusals of those without one.
 
 Called with the head alone, so that the upload of somebody without a key is not even read. What needs no key: the probes
-(/health, /ready, /ping), since load balancers and Kubernetes send none, and they tell nothing about anybody's requests.
-/metrics and / do need one: they show the model and how much it is used, and Prometheus can send a bearer token.
+(/health, /ready, /ping), since load balancers and Kubernetes send none, and they tell nothing about anybody's requests; and
+the web page's files, which are the same everywhere and ask for the key themselves. /metrics and / do need one (/ unless it
+is the page that is asked for): they show the model and how much it is used, and Prometheus can send a bearer token.
 
 Several keys that differ are refused: whose the request is would be a guess. Answers that have begun outlive their key.
 """
@@ -24,11 +25,12 @@ from launcher.gateway.modes import Priority
 from launcher.gateway.order import Account
 from launcher.gateway.rate import Limits
 from launcher.gateway.refusal import Refusal, Refused
+from launcher.gateway.static import FILES, wants_page
 
 if TYPE_CHECKING:
     from launcher.gateway.keyring import KeyRing
 
-OPEN_PATHS = frozenset((b"/health", b"/ready", b"/ping"))
+OPEN_PATHS = frozenset((b"/health", b"/ready", b"/ping", b"/ops", b"/favicon.ico"))
 _AUTHORIZATION = len("authorization")  # of the names of credentials no other is as long
 LOOK_EVERY_S = 1.0  # how often the keys' file is looked at, and only when a request comes
 
@@ -100,7 +102,7 @@ SEVERAL = KeyRefusal(401, "several_keys", "The request has several API keys that
 
 
 class Gatekeeper:
-    """Tells who is asking. ``required``: every request needs a key, but for the probes; never turns back to False."""
+    """Tells who is asking. ``required``: every request needs a key, but for what is_open() lets in; never turns back to False."""
 
     def __init__(
         self,
@@ -135,7 +137,7 @@ class Gatekeeper:
                 refusal = _no_longer(identity)
             else:
                 refusal = WRONG
-        if head.target.partition(b"?")[0] in OPEN_PATHS:
+        if is_open(head):
             return ANONYMOUS
         raise Refused(refusal)
 
@@ -181,6 +183,12 @@ def take_secret(head: RequestHead) -> tuple[bytes, KeyRefusal | None]:
             secret = value
     head.credentials = ()
     return secret, refusal if secret or refusal else MISSING
+
+
+def is_open(head: RequestHead) -> bool:
+    """Whether a request needs no key, whoever sends it."""
+    path = head.target.partition(b"?")[0]
+    return path in OPEN_PATHS or path.startswith(FILES) or (path == b"/" and wants_page(head))
 
 
 def _no_longer(identity: Identity) -> KeyRefusal:

@@ -117,6 +117,13 @@ class RequestHead:
     def has_body(self) -> bool:
         return self.chunked or self.content_length > 0
 
+    def value_of(self, name: bytes) -> bytes:
+        """What the lines of this name say, joined by commas; b'' if there are none. ``name``: in lower case, none that
+        is looked at."""
+        colon = len(name)
+        found = [line for line in self.lines if line[colon : colon + 1] == b":" and line[:colon].lower() == name]
+        return b",".join([line[colon + 1 :].strip() for line in found])
+
     def again(self, content_length: int) -> RequestHead:
         """A head that says the same, but for its length."""
         other = RequestHead(self.method, self.target, self.is_http11)

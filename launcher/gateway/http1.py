@@ -22,6 +22,7 @@ LINGER_S = 2.0  # how long a refused upload is read and thrown away, so that its
 CROWDED_RETRY_S = 1.0
 GLIMPSE = 2048  # bytes of a large body that tell whether the rest is worth reading
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+BODILESS = frozenset((204, 304))  # these end with their head, and name no length
 
 
 class State(Enum):
@@ -289,7 +290,9 @@ class ClientConnection(asyncio.Protocol):
         keep = head is not None and head.keep_alive and not close
         identity = (head.request_id if head is not None else b"") or self.server.new_request_id()
         lines = [b"HTTP/1.1 %d %b" % (status, REASON_PHRASES[status]), *lines, b"x-request-id: " + identity]
-        lines += [b"content-length: %d" % len(body), *connection_line(head, keep), b"\r\n"]
+        if status not in BODILESS:
+            lines.append(b"content-length: %d" % len(body))
+        lines += [*connection_line(head, keep), b"\r\n"]
         if head is not None and head.method == b"HEAD":
             body = b""
         self.transport.write(b"\r\n".join(lines) + body)

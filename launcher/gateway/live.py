@@ -6,10 +6,11 @@ What each figure is, and its unit: launcher/control/models.py, which is this as 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from launcher.gateway.histograms import ITL_S, TTFT_S, Bounds
+from launcher.gateway.histograms import ITL_S, LENGTH_GROUPS, TTFT_S, Bounds, length_label
 from launcher.gateway.modes import PRIORITY_NAMES
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Counts(NamedTuple):
     output_tokens: int
     ttft: tuple[int, ...]  # by bucket of TTFT_S
     itl: tuple[int, ...]  # by bucket of ITL_S
+    outcomes: Mapping[str, int]
+    refusals: Mapping[str, int]  # by reason, as the next
+    evictions: Mapping[str, int]
 
 
 class LastMinute:
@@ -57,11 +61,25 @@ class LastMinute:
             "ttft_p99_ms": percentile_ms(ttft, 0.99),
             "itl_p50_ms": percentile_ms(itl, 0.50, ITL_S),
             "itl_p99_ms": percentile_ms(itl, 0.99, ITL_S),
+            "ttft_within": within(ttft, TTFT_S),
+            "itl_within": within(itl, ITL_S),
+            **{name: count - then.outcomes[name] for name, count in now.outcomes.items()},
+            "refusals": _grown(then.refusals, now.refusals),
+            "evictions": _grown(then.evictions, now.evictions),
         }
 
 
 def _rate(count: int, seconds: float) -> float:
     return round(count / seconds, 3) if seconds > 0 else 0.0
+
+
+def _grown(then: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+    return {name: grown for name, count in now.items() if (grown := count - then.get(name, 0))}
+
+
+def within(counts: Sequence[int], bounds: Bounds) -> list[tuple[float | None, int]]:
+    """How many were not above each bound (seconds), and in the end how many there were; from counts by bucket."""
+    return list(zip((*bounds, None), accumulate(counts), strict=True))
 
 
 def percentile_ms(counts: Sequence[int], share: float, bounds: Bounds = TTFT_S) -> float | None:
@@ -93,6 +111,9 @@ def counts(metrics: Metrics, now: float) -> Counts:
         output_tokens=sum(output for _, output in tokens),
         ttft=ttft or (0,) * (len(TTFT_S) + 1),
         itl=itl or (0,) * (len(ITL_S) + 1),
+        outcomes=dict(metrics.tickets),
+        refusals=dict(metrics.refusals),
+        evictions=dict(metrics.evictions),
     )
 
 
@@ -118,17 +139,19 @@ def state(gateway: Gateway, *, name: str, uptime_s: float, minute: LastMinute, n
 
 def queue(waiting: Iterable[Ticket], now: float) -> dict[str, Any]:
     """Who waits."""
-    by_priority = dict.fromkeys(PRIORITY_NAMES, 0)
+    by_priority, by_length = dict.fromkeys(PRIORITY_NAMES, 0), dict.fromkeys(LENGTH_GROUPS, 0)
     tokens, oldest_at = 0, now
     for ticket in waiting:
         tokens += ticket.work_tokens
         oldest_at = min(oldest_at, ticket.arrived_at)
         by_priority[PRIORITY_NAMES[ticket.priority]] += 1
+        by_length[length_label(ticket.price.prompt_tokens)] += 1
     return {
         "count": sum(by_priority.values()),
         "tokens": tokens,
         "oldest_s": round(now - oldest_at, 3),
         "by_priority": by_priority,
+        "by_length": by_length,
     }
 
 

@@ -1,10 +1,11 @@
-"""The gateway's own answers: /, /health, /ready and /metrics."""
+"""The gateway's own answers: /, /health, /ready, /metrics and /api/about."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
+from launcher.gateway.about import about
 from launcher.gateway.routes import NAMES
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ Page = tuple[int, bytes, bytes]  # status, content type line, body
 
 def render(gateway: Gateway, path: str) -> Page:
     """The page at a path of its own."""
-    return {"/": _root, "/health": _health, "/ready": _ready, "/metrics": _metrics}[path](gateway)
+    return PAGES[path](gateway)
 
 
 def _json(status: int, value: object) -> Page:
@@ -48,3 +49,10 @@ def _ready(gateway: Gateway) -> Page:
 
 def _metrics(gateway: Gateway) -> Page:
     return 200, TEXT, gateway.metrics.text()
+
+
+def _about(gateway: Gateway) -> Page:
+    return _json(200, about(gateway))
+
+
+PAGES = {"/": _root, "/health": _health, "/ready": _ready, "/metrics": _metrics, "/api/about": _about}

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 REASON_PHRASES = {
     200: b"OK",
     202: b"Accepted",
+    204: b"No Content",
+    304: b"Not Modified",
     400: b"Bad Request",
     401: b"Unauthorized",
     403: b"Forbidden",

@@ -13,6 +13,7 @@ class Kind(Enum):
     """What happens to a request."""
 
     OWN = "answered here"
+    PAGE = "a file of the web page, answered here too"
     INFERENCE = "an engine's work: takes a slot, may wait"
     QUERY = "an engine's quick answer: goes to any ready one, takes no slot"
     UPLOAD = "a picture that is sent ahead, kept here"
@@ -43,7 +44,8 @@ _GET, _POST = (b"GET", b"HEAD"), (b"POST",)
 # fmt: off
 _ROUTES = (
     Route("/", Kind.OWN, _GET), Route("/health", Kind.OWN, _GET),
-    Route("/ready", Kind.OWN, _GET), Route("/metrics", Kind.OWN, _GET),
+    Route("/ready", Kind.OWN, _GET), Route("/metrics", Kind.OWN, _GET), Route("/api/about", Kind.OWN, _GET),
+    Route("/ops", Kind.PAGE, _GET), Route("/favicon.ico", Kind.PAGE, _GET),
     Route("/v1/chat/completions", Kind.INFERENCE, _POST, is_chat=True, has_choices=True),
     Route("/v1/completions", Kind.INFERENCE, _POST, has_choices=True),
     Route("/api/v1/generate", Kind.INFERENCE, _POST, is_plain=True),
@@ -60,6 +62,8 @@ _ROUTES = (
 )
 # fmt: on
 _CONTROL = Route("/api/{path}", Kind.CONTROL, (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"))
+_FILES = Route("/ui/{path}", Kind.PAGE, _GET)
+_BELOW = ((b"/api/", _CONTROL), (b"/ui/", _FILES))  # whatever comes after
 _PATTERNS = (
     (re.compile(rb"/v1/responses/resp_[A-Za-z0-9_-]{1,128}").fullmatch, Route("/v1/responses/{id}", Kind.QUERY, _GET)),
     (
@@ -84,7 +88,7 @@ NEVER = frozenset({
 })
 # fmt: on
 ROUTES = {route.name.encode("ascii"): route for route in _ROUTES}
-NAMES = tuple(sorted({*(route.name for route in _ROUTES), _CONTROL.name, *(route.name for _, route in _PATTERNS)}))
+NAMES = tuple(sorted(route.name for route in {*_ROUTES, *[route for _, route in (*_PATTERNS, *_BELOW)]}))
 
 
 def find_route(method: bytes, target: bytes) -> Route:
@@ -93,8 +97,8 @@ def find_route(method: bytes, target: bytes) -> Route:
     route = ROUTES.get(path)
     if route is None:
         route = next((route for matches, route in _PATTERNS if matches(path)), None)
-    if route is None and path.startswith(b"/api/"):
-        route = _CONTROL
+    if route is None:
+        route = next((route for start, route in _BELOW if path.startswith(start)), None)
     if route is None:
         shown = path.decode("latin-1")
         message = f"{shown[:200]} is not served here. What is: {', '.join(NAMES)}."

@@ -41,6 +41,7 @@ from launcher.gateway.requests import Request
 from launcher.gateway.rescue import MAX_BODY as MAX_RESUMED_BODY
 from launcher.gateway.routes import NEEDS_ENGINE, Kind, Route, find_route
 from launcher.gateway.sockets import listen
+from launcher.gateway.static import wants_page, web_page
 from launcher.gateway.ticket import Ticket
 from launcher.gateway.tracing import Tracer
 from launcher.profile.model import AdmissionSection, GatewaySection, ModelSection
@@ -73,6 +74,7 @@ class Gateway:
         control_socket: str = "",
         default_temperature: float | None = None,
         has_audio: bool | None = None,
+        has_images: bool | None = None,
         version: str = __version__,
     ) -> None:
         self.settings, self.replicas, self.model, self.version = settings, replicas, model, version
@@ -85,7 +87,9 @@ class Gateway:
         )
         self.tracer = tracer
         self.default_temperature = default_temperature  # of requests that name none; None: not known
-        # has_audio: whether the model takes clips of sound; None: not known, the engine will say
+        # has_audio, has_images: whether the model takes clips of sound, and pictures; None: not known, the engine will say
+        self.has_images = has_images
+        self.site = web_page()
         self.control = Replica.at_socket(control_socket)
         self.control_runs = False  # written by whoever runs it
         self.told: Callable[[], Iterable[Sample]] = lambda: ()  # metrics of engines and cards, by whoever runs them
@@ -98,6 +102,7 @@ class Gateway:
         self.metrics = self.books.metrics
         self.connections: set[ClientConnection] = set()
         self.active: set[Exchange] = set()
+        self.visits: set[Exchange] = set()  # at the control app: no drain waits for them, a page may be open for days
         self._crowded_until = 0.0  # every connection is in use: not looked for others before then
         self.is_draining = False
         self.drain_reason = ""
@@ -151,7 +156,8 @@ class Gateway:
             self._certificate_check.cancel()
         self.departures.close()
         self.uploads.close()
-        for exchange in (*self.dispatcher.queue, *self.active):  # who waits first, so that none is started now
+        # Who waits first, so that none is started now.
+        for exchange in (*self.dispatcher.queue, *self.active, *self.visits):
             exchange.cut_off(self.drain_reason or "the endpoint is stopping")
         for connection in list(self.connections):
             connection.shut()
@@ -285,13 +291,29 @@ class Gateway:
             case Kind.QUERY:
                 self._query(connection, request)
             case Kind.OWN:
-                status, kind, body = pages.render(self, route.name)
-                connection.answer(head, status, [kind], body, False)
-                self.books.page(request, status, self.now())
+                self._own(connection, request)
+            case Kind.PAGE:
+                self._page(connection, request)
             case Kind.UPLOAD:
                 self.uploads.handle(connection, request)
             case Kind.CONTROL:
                 self._control(connection, request)
+
+    def _own(self, connection: ClientConnection, request: Request) -> None:
+        """What the gateway tells of itself; at / the web page, to those who ask for one. Raises Refused."""
+        head, name = request.head, request.route.name
+        if name == "/" and wants_page(head):
+            self._page(connection, request)
+            return
+        status, kind, body = pages.render(self, name)
+        connection.answer(head, status, [kind, b"vary: accept"] if name == "/" else [kind], body, False)
+        self.books.page(request, status, self.now())
+
+    def _page(self, connection: ClientConnection, request: Request) -> None:
+        """A file of the web page. Raises Refused with 404."""
+        status, lines, body = self.site.answer(request.head)
+        connection.answer(request.head, status, lines, body, False)
+        self.books.page(request, status, self.now())
 
     def _infer(self, connection: ClientConnection, request: Request) -> None:
         """An engine's work: priced, let in, put in order."""
@@ -400,8 +422,10 @@ class Gateway:
             message = f"{request.route.name} is the control app's, which does not run here."
             raise Refused(Refusal(503, "no_control_app", message))
         head.lines += (b"x-launcher-key: " + head.identity.key_id.encode("latin-1"), b"x-launcher-host: " + head.host)
-        exchange = self._enter(Exchange(self, connection, request, Changes(request.body), FREE))
+        exchange = Exchange(self, connection, request, Changes(request.body), FREE)
         exchange.replica = self.control
+        exchange.client.answering = exchange
+        self.visits.add(exchange)
         start(exchange)
 
     def _enter(self, exchange: Exchange) -> Exchange:
@@ -414,6 +438,7 @@ class Gateway:
     def ended(self, exchange: Exchange) -> None:
         """Frees what an exchange held, starts who waited for it, and adds up. Called by the exchange, once."""
         self.active.discard(exchange)
+        self.visits.discard(exchange)
         output_tokens = self.books.close(exchange, self.now())
         self.pump.release(exchange, output_tokens, exchange.outcome == "served" and exchange.status == 200)
         if not self.active:

@@ -15,6 +15,7 @@ from launcher.supervise.engine_client import EngineClient
 from launcher.supervise.state import EngineState
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+KEPT_ENDS = 20
 TAIL_LINES = 2000  # of an engine's log, kept for the diagnosis; vLLM's tracebacks run to hundreds
 
 
@@ -65,6 +66,25 @@ class Finding:
     reason: str
     remedy: str = ""
     retry_helps: bool = True
+
+
+@dataclass(frozen=True)
+class EngineEnd:
+    """An end that nobody asked for; ``at`` in seconds since the epoch.
+
+    ``cause``: as `state.unasked_end` has it, or lost: a server that runs elsewhere is no longer well.
+    """
+
+    at: float
+    engine: int
+    cause: str
+    reason: str
+    remedy: str = ""
+
+
+def new_ends() -> deque[EngineEnd]:
+    """For the last few of them."""
+    return deque(maxlen=KEPT_ENDS)
 
 
 class OtherHosts(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from launcher.errors import LauncherError
 from launcher.profile.model import TimeoutsSection
 from launcher.supervise.discovery import PREFIX, Resolver, ServerName, follow, resolve
-from launcher.supervise.engine import ReplicaListener
+from launcher.supervise.engine import EngineEnd, ReplicaListener, new_ends
 from launcher.supervise.engine_client import EngineClient, EngineRefused
 from launcher.supervise.state import Failed
 from launcher.supervise.warmup import WarmupFailed, WarmupRequest, warm_up
@@ -107,6 +108,7 @@ class ExternalWatch:
     ) -> None:
         given = [url for url in urls if not url.startswith(PREFIX)]
         self.servers = [ExternalServer(index, url) for index, url in enumerate(given, first_index)]
+        self.ends = new_ends()  # written by the watching tasks
         self.names = [url for url in urls if url.startswith(PREFIX)]
         self._next_index = first_index + len(given)
         self._listener = listener
@@ -222,6 +224,8 @@ class ExternalWatch:
         """What was found of it; '' when it is well. Told where it is new."""
         if server.ready == (not fault) and server.reason == fault:
             return
+        if server.ready and fault:
+            self.ends.append(EngineEnd(time.time(), server.index, "lost", fault))
         server.ready, server.reason = not fault, fault
         if fault:
             self._listener.down(server.index, f"{server.url}: {fault}")

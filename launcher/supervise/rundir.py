@@ -20,6 +20,7 @@ from launcher.errors import PreconditionError
 from launcher.supervise.child import kill_session, start_time
 
 RECORD, LOCK = "state.json", "lock"
+PLAN = "plan.json"  # what it was started by, for the operator's page
 TARGETS = "prometheus.json"  # for its file_sd_configs: engines listen on another port at each start
 ENDED = "ended"
 
@@ -103,6 +104,10 @@ class RunDir:
             replace(self.path / TARGETS, targets)
             self._targets = targets
 
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Replace the plan."""
+        replace(self.path / PLAN, plan)
+
     def release(self) -> None:
         """Give the name back; the logs stay, and the record says only that it ended."""
         forget(self.path)
@@ -113,7 +118,8 @@ def forget(path: Path) -> None:
     """Leave a record that names no process: nothing of this deployment runs any more."""
     kept = {key: value for key, value in read_record(path).items() if key in ("profile", "logs", "keys_file")}
     replace(path / RECORD, {**kept, "state": ENDED})
-    (path / TARGETS).unlink(missing_ok=True)
+    for name in (TARGETS, PLAN):
+        (path / name).unlink(missing_ok=True)
 
 
 def replace(path: Path, value: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from launcher.errors import LauncherError
 from launcher.profile.model import TimeoutsSection, WarmupSection
 from launcher.supervise import state
 from launcher.supervise.child import Child, kill_session
-from launcher.supervise.engine import Engine, EngineSpec, Finding, OtherHosts, ReplicaListener
+from launcher.supervise.engine import Engine, EngineEnd, EngineSpec, Finding, OtherHosts, ReplicaListener, new_ends
 from launcher.supervise.engine_client import EngineClient
 from launcher.supervise.restart import RestartPolicy, restarts_left
 from launcher.supervise.state import EngineState, Phase, transition
@@ -46,6 +47,7 @@ class Supervisor:
         on_change: Callable[[Engine], None],
     ) -> None:
         self.engines = [Engine(spec) for spec in specs]
+        self.ends = new_ends()  # written by `run` only
         self._listener = listener
         self._policy = policy
         self._timeouts = timeouts
@@ -111,6 +113,7 @@ class Supervisor:
             self._note(engine, before)
         if cause := state.unasked_end(before.phase, engine.state.phase, event):
             engine.ends[cause] += 1
+            self.ends.append(EngineEnd(time.time(), engine.spec.index, cause, engine.state.reason, engine.state.remedy))
         for action in actions:
             self._perform(engine, action)
         if engine.state is not before:

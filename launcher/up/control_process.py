@@ -17,7 +17,9 @@ log = logging.getLogger("launcher.control")
 POLICY = RestartPolicy(backoff_s=0.5, max_backoff_s=30.0, budget=sys.maxsize, window_s=600.0)
 STOP_S = 3.0
 # What Python and the app need of our environment; secrets that engines need stay out of the process that browsers reach.
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
 SOURCE = Path(__file__).parents[2]  # where the launcher package is
 
 

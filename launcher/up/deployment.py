@@ -230,6 +230,7 @@ class Deployment:
             engines=self._host.views(),
             in_flight=self._in_flight,
             queued=self._gateway.queued,
+            ends=self._host.ends(),
         )
 
     @property

@@ -21,7 +21,7 @@ from launcher.profile.load import LoadedProfile
 from launcher.profile.model import TimeoutsSection
 from launcher.supervise.child import Exit
 from launcher.supervise.crew import Crew
-from launcher.supervise.engine import Engine, EngineSpec, Finding, ReplicaListener
+from launcher.supervise.engine import Engine, EngineEnd, EngineSpec, Finding, ReplicaListener
 from launcher.supervise.restart import RestartPolicy
 from launcher.supervise.state import Phase
 from launcher.supervise.supervisor import Supervisor
@@ -117,6 +117,10 @@ class OwnEngines:
             view_engine(engine, self._since.of(engine.spec.index, engine.state.phase))
             for engine in self._supervisor.engines
         )
+
+    def ends(self) -> tuple[EngineEnd, ...]:
+        """The last ends that nobody asked for, the oldest first."""
+        return tuple(self._supervisor.ends)
 
     def samples(self) -> Iterator[Sample]:
         """Metrics of the engines and of the cards, in the gateway's table of them."""

@@ -67,6 +67,7 @@ def make_gateway(
         control_socket=str(control_socket),
         default_temperature=default_temperature(profile),
         has_audio=prepared.plan.has_audio if isinstance(profile.engine, VllmEngine) else None,
+        has_images=None if prepared.plan.shape is None else not prepared.plan.is_text_only,
         version=__version__,
     )
 

@@ -18,7 +18,7 @@ from launcher.gateway.replicas import Activity, Endpoint, Replicas
 from launcher.plan.placement import Placement
 from launcher.profile.load import LoadedProfile
 from launcher.profile.model import ExternalEngine, Profile, TimeoutsSection
-from launcher.supervise.engine import NO_HEADERS, ReplicaListener
+from launcher.supervise.engine import KEPT_ENDS, NO_HEADERS, EngineEnd, ReplicaListener
 from launcher.supervise.external import Care, Departures, ExternalServer, ExternalWatch, HealthCheck
 from launcher.supervise.logfiles import engine_logger
 from launcher.supervise.warmup import warmup_requests
@@ -45,6 +45,9 @@ class Host(Protocol):
 
     def views(self) -> tuple[EngineView, ...]:
         """Each engine as it is now."""
+
+    def ends(self) -> tuple[EngineEnd, ...]:
+        """The last ends that nobody asked for, the oldest first."""
 
     def samples(self) -> Iterable[Sample]:
         """Metrics of what runs here, in the gateway's table of them."""
@@ -125,6 +128,10 @@ class VllmHost:
     def views(self) -> tuple[EngineView, ...]:
         return (*self._engines.views(), *views_of(self.membership, self._since))
 
+    def ends(self) -> tuple[EngineEnd, ...]:
+        both = (*self._engines.ends(), *self.membership.ends)
+        return tuple(sorted(both, key=lambda end: end.at)[-KEPT_ENDS:])
+
     def samples(self) -> Iterable[Sample]:
         return self._engines.samples()
 
@@ -192,6 +199,9 @@ class ExternalHost:
 
     def views(self) -> tuple[EngineView, ...]:
         return views_of(self.membership, self._since)
+
+    def ends(self) -> tuple[EngineEnd, ...]:
+        return tuple(self.membership.ends)
 
     def samples(self) -> Iterable[Sample]:
         return ()  # they have metrics of their own

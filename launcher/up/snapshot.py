@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from launcher.supervise.child import Child, start_time
-from launcher.supervise.engine import Engine
+from launcher.supervise.engine import Engine, EngineEnd
 from launcher.supervise.external import ExternalServer
 from launcher.supervise.state import RUNNING, Phase
 
@@ -39,6 +39,7 @@ class Snapshot:
     engines: tuple[EngineView, ...]
     in_flight: int = 0
     queued: int = 0
+    ends: tuple[EngineEnd, ...] = ()  # the last ones that nobody asked for, the oldest first
 
 
 class Audience(Protocol):

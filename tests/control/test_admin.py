@@ -31,6 +31,7 @@ async def test_state_at_rest(admin: AdminDesk, engines: Engines) -> None:
     assert (state.name, state.model, state.mode, state.draining) == ("test", "fake-model", "balanced", False)
     assert state.queue.model_dump() == {
         "count": 0, "tokens": 0, "oldest_s": 0, "by_priority": {"high": 0, "normal": 0, "low": 0},
+        "by_length": {"<=256": 0, "<=1k": 0, "<=4k": 0, "<=16k": 0, ">16k": 0},
     }  # fmt: skip
     (replica,) = state.replicas
     assert (replica.url, replica.ready, replica.external, replica.reason) == (engines[0].url, True, True, "")
@@ -233,7 +234,10 @@ class TestFigures:
         buckets = [0] * (len(TTFT_S) + 1)
         for index, count in ttft:
             buckets[index] = count
-        return Counts(at, requests, 10 * requests, 5 * requests, tuple(buckets), (0,) * (len(ITL_S) + 1))
+        return Counts(
+            at, requests, 10 * requests, 5 * requests, tuple(buckets), (0,) * (len(ITL_S) + 1),
+            outcomes={"served": requests, "failed": 1}, refusals={"queue_full": 2 * requests, "draining": 1}, evictions={},
+        )  # fmt: skip
 
     def test_rates_are_of_the_last_minute(self) -> None:
         minute = LastMinute()
@@ -249,6 +253,12 @@ class TestFigures:
             "ttft_p99_ms": None,
             "itl_p50_ms": None,
             "itl_p99_ms": None,
+            "ttft_within": [(bound, 0) for bound in (*TTFT_S, None)],
+            "itl_within": [(bound, 0) for bound in (*ITL_S, None)],
+            "served": 12,
+            "failed": 0,
+            "refusals": {"queue_full": 24},
+            "evictions": {},
         }
 
     def test_percentiles_are_of_what_came_since(self) -> None:
@@ -256,6 +266,8 @@ class TestFigures:
         minute.note(self.counts(0.0, 0, (0, 1000)))
         figures = minute.figures(self.counts(10.0, 100, (0, 1000), (4, 100)))
         assert (figures["ttft_p50_ms"], figures["ttft_p99_ms"]) == (75.0, 99.5)  # between 50 and 100 ms
+        assert figures["ttft_within"][:5] == [(0.005, 0), (0.01, 0), (0.02, 0), (0.05, 0), (0.1, 100)]
+        assert figures["ttft_within"][-1] == (None, 100)
 
     def test_percentiles_at_the_ends(self) -> None:
         nothing = (0,) * (len(TTFT_S) + 1)

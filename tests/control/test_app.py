@@ -143,7 +143,7 @@ async def test_the_gateways_refusals_pass_as_they_are(app: App) -> None:
         ("POST", "/api/keys", b'{"name": "a", "max_priority": "low"}', 400,
          "max_priority: low is below priority, normal.", None),
         ("DELETE", "/api/keys/12345678", b"", 404, "There is no key '12345678'.", None),
-        ("GET", "/api/nothing", b"", 404, "/api/nothing is not served here. What is: /api/keys, ", None),
+        ("GET", "/api/nothing", b"", 404, "/api/nothing is not served here. What is: /api/events, ", None),
         ("PATCH", "/api/replicas", b"", 405, "/api/replicas does not take PATCH. It takes GET, POST.", None),
     ],
 )  # fmt: skip

@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from launcher.control import GATEWAY_SOCKET
 from launcher.control.app import make_app
 from launcher.control.gateway_client import GatewayClient
+from launcher.control.ops import feed_of
 from launcher.gateway.admin import AdminDoor
 from launcher.gateway.replicas import Endpoint
 from launcher.gateway.sockets import listen_unix
@@ -58,7 +59,9 @@ class Running:
         self.ready, self.done = threading.Event(), threading.Event()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        app = make_app(GatewayClient(folder / GATEWAY_SOCKET), folder / "keys.json")
+        gateway = GatewayClient(folder / GATEWAY_SOCKET)
+        feed = feed_of(folder, gateway, stream_s=0.0)  # its streams end at once
+        app = make_app(gateway, folder / "keys.json", feed=feed)
         self.server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error", http="h11"))
 
     def gateway(self) -> None:
@@ -107,9 +110,12 @@ def test_every_route_is_in_the_document() -> None:
     assert sorted(operation.label for operation in OPERATIONS) == [
         "DELETE /api/keys/{key_id}",
         "DELETE /api/replicas/{index}",
+        "GET /api/events",
         "GET /api/keys",
+        "GET /api/plan",
         "GET /api/replicas",
         "GET /api/state",
+        "GET /api/watch",
         "POST /api/keys",
         "POST /api/replicas",
         "POST /api/replicas/{index}/drain",

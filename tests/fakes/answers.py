@@ -17,16 +17,17 @@ STREAM_HEAD = (
     b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked" + HEAD_END
 )
 TOOL_CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+KV_CACHE_TOKENS = 26_214
 DEATH = "The server had an error while processing your request."
 
 
-def metrics_text(model: str, running: int, tokens: Counter[str], counts: Counter[str]) -> str:
-    """The part of vLLM's /metrics that a supervisor reads."""
+def metrics_text(model: str, running: int, kv_tokens: int, tokens: Counter[str], counts: Counter[str]) -> str:
+    """The part of vLLM's /metrics that a supervisor reads. ``kv_tokens``: of what runs, in the KV cache."""
     label = f'{{engine="0",model_name="{model}"}}'
     rows = [
         ("gauge", "vllm:num_requests_running", label, running),
         ("gauge", "vllm:num_requests_waiting", label, 0),
-        ("gauge", "vllm:kv_cache_usage_perc", label, 0.0),
+        ("gauge", "vllm:kv_cache_usage_perc", label, min(1.0, kv_tokens / KV_CACHE_TOKENS)),
         ("counter", "vllm:prompt_tokens_total", label, tokens["prompt"]),
         ("counter", "vllm:generation_tokens_total", label, tokens["generation"]),
         *(
@@ -52,6 +53,7 @@ class Answer:
         self.reasoning = self._reasoning()
         self.words = self._words()
         self.prompt_tokens = max(1, len(json.dumps(request.get("messages", request.get("prompt", "")))) // 4)
+        self.made = 0  # tokens so far
         self.pending = bytearray()
 
     def _reasoning(self) -> list[str]:
@@ -92,12 +94,17 @@ class Answer:
 
     async def send(self) -> bool:
         """Sends the answer, or what the fault makes of it. False: close the connection."""
-        self.engine.record.tokens["prompt"] += self.prompt_tokens
-        if self.fault and not await self._fault_before_head():
-            return False
-        if self.fault in ("refuse_503", "error_500", "engine_death"):
-            return True
-        return await (self._send_stream() if self.stream else self._send_whole())
+        record = self.engine.record
+        record.tokens["prompt"] += self.prompt_tokens
+        record.kv_tokens += self.prompt_tokens
+        try:
+            if self.fault and not await self._fault_before_head():
+                return False
+            if self.fault in ("refuse_503", "error_500", "engine_death"):
+                return True
+            return await (self._send_stream() if self.stream else self._send_whole())
+        finally:
+            record.kv_tokens -= self.prompt_tokens + self.made
 
     async def _fault_before_head(self) -> bool:
         """The faults that come before or instead of a proper head. False: nothing more is sent."""
@@ -155,6 +162,8 @@ class Answer:
         elif index % 16 == 15:
             await asyncio.sleep(0)
         record.tokens["generation"] += 1
+        record.kv_tokens += 1
+        self.made += 1
         return True
 
     async def _wait_release(self) -> None:

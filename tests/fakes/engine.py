@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 if __package__ in (None, ""):  # started as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.fakes.answers import Answer, metrics_text
+from tests.fakes.answers import KV_CACHE_TOKENS, Answer, metrics_text
 from tests.fakes.behaviour import Behaviour, CommandLine, parse_command_line
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 500: "Internal Server Error"}
@@ -54,6 +54,7 @@ class Record:
         self.counts: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
         self.running = 0
+        self.kv_tokens = 0  # prompts and answers of what runs
         self.bytes_written = 0
         self.changed = asyncio.Condition()
         self.held: deque[asyncio.Future[None]] = deque()
@@ -251,7 +252,7 @@ class Engine:
         well = self.behaviour.healthy and not self.dead
         if path == "/metrics":
             record = self.record
-            text = metrics_text(self.line.name, record.running, record.tokens, record.counts)
+            text = metrics_text(self.line.name, record.running, record.kv_tokens, record.tokens, record.counts)
             await connection.respond(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
         elif path == "/version":
             await connection.respond_json(200, {"version": "0.32.0"})
@@ -346,7 +347,7 @@ async def run(line: CommandLine, behaviour: Behaviour, rest: dict[str, str]) -> 
     )
     log("Loading weights took 0.01 seconds")
     log("Available KV cache memory: 1.00 GiB")
-    log("GPU KV cache size: 26,214 tokens, Maximum concurrency for 8,192 tokens per request: 3.20x")
+    log(f"GPU KV cache size: {KV_CACHE_TOKENS:,} tokens, Maximum concurrency for 8,192 tokens per request: 3.20x")
     if behaviour.ignore_sigterm:
         loop.add_signal_handler(signal.SIGTERM, lambda: log("SIGTERM ignored"))
     else:

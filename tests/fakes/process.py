@@ -19,12 +19,11 @@ from typing import Any
 SCRIPT = Path(__file__).with_name("engine.py")
 
 
-class FakeEngine:
-    """A running fake engine."""
+class Controls:
+    """The way to a fake engine's routes under /_fake/, whoever started it."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process, self.url = process, url
-        self.port = int(url.rsplit(":", 1)[1])
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     def call_now(self, path: str, value: Any = None) -> dict[str, Any]:
         """GET, or POST of ``value``; an error status raises AssertionError with the body."""
@@ -35,6 +34,15 @@ class FakeEngine:
         except urllib.error.HTTPError as error:
             raise AssertionError(f"fake engine: {path}: {error.code} {error.read().decode()}") from None
         return answer
+
+
+class FakeEngine(Controls):
+    """A running fake engine."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        super().__init__(url)
+        self.process = process
+        self.port = int(url.rsplit(":", 1)[1])
 
     async def call(self, path: str, value: Any = None) -> dict[str, Any]:
         return await asyncio.to_thread(self.call_now, path, value)

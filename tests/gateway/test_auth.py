@@ -19,6 +19,7 @@ from launcher.gateway.auth import (
     Gatekeeper,
     Identity,
     is_loopback,
+    is_open,
     keys_required,
     require_admin,
 )
@@ -27,7 +28,7 @@ from launcher.gateway.keyfile import Key, KeyFault, changing, hash_of, new_secre
 from launcher.gateway.keyring import KeyRing, keys_of_environment
 from launcher.gateway.modes import Priority
 from launcher.gateway.refusal import Refused
-from launcher.gateway.routes import NAMES, find_route
+from launcher.gateway.routes import NAMES, Kind, find_route
 from tests.fakes.process import FakeEngine
 from tests.gateway.harness import Desk, chat, gateway_to, request_bytes
 
@@ -95,6 +96,7 @@ def refused(gate: Gatekeeper, *lines: str) -> str:
     return caught.value.refusal.reason
 
 
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 # What a stranger may send, and the word for what is wrong with it.
 STRANGERS: dict[str, tuple[tuple[str, ...], str]] = {
     "no key": ((), "missing_key"),
@@ -202,6 +204,40 @@ class TestIdentify:
         ):
             with pytest.raises(Refused):
                 gate.identify(head_with(target=target))
+
+    @pytest.mark.parametrize("target", ["/ops", "/ops?x", "/favicon.ico", "/ui/", "/ui/chat/chat.js", "/ui/../metrics"])
+    def test_the_web_page_needs_no_key_and_may_have_any(self, gate: Gatekeeper, target: str) -> None:
+        assert find_route(b"GET", target.encode()).kind is Kind.PAGE  # all that is open is a file, or nothing
+        for lines, _ in STRANGERS.values():
+            assert gate.identify(head_with(*lines, target=target)) is ANONYMOUS
+        assert gate.identify(head_with(bearer("alice"), target=target)).name == "alice"
+
+    @pytest.mark.parametrize("accept", ["text/html", BROWSER, "*/*;q=0.1, TEXT/HTML ; q=0.5"])
+    def test_the_root_needs_no_key_where_the_page_is_asked_for(self, gate: Gatekeeper, accept: str) -> None:
+        assert gate.identify(head_with(f"Accept: {accept}", target="/")) is ANONYMOUS
+        assert gate.identify(head_with(f"accept:{accept}", target="/?q=1")) is ANONYMOUS
+
+    @pytest.mark.parametrize(
+        ("target", "line"),
+        [
+            ("/", "Accept: */*"),
+            ("/", "Accept: application/json"),
+            ("/", "Accept: text/*"),
+            ("/", "Accept: text/html;q=0"),
+            ("/", "Accept: text/html;level=1;q=0.000"),
+            ("/", "Accept: text/htmlx"),
+            ("/", "X-Accept: text/html"),
+            ("/v1/models", "Accept: text/html"),
+            ("/metrics", "Accept: text/html"),
+            ("/api/about", "Accept: text/html"),
+            ("/ops/", "Accept: text/html"),
+            ("/ui", "Accept: text/html"),
+            ("//ui/x.js", "Accept: text/html"),
+        ],
+    )
+    def test_nothing_else_is_open_to_browsers(self, gate: Gatekeeper, target: str, line: str) -> None:
+        with pytest.raises(Refused):
+            gate.identify(head_with(line, target=target))
 
     def test_admins(self, gate: Gatekeeper) -> None:
         require_admin(gate.identify(head_with(bearer("boss"))))
@@ -384,7 +420,7 @@ def method_of(name: str) -> str:
 
 
 ROUTES = [name.replace("{id}", "resp_1") for name in NAMES]
-CLOSED = [name for name in ROUTES if name.encode() not in OPEN_PATHS]
+CLOSED = [name for name in ROUTES if not is_open(head_with(target=name))]
 MODEL_ROUTES = [name for name in CLOSED if name not in ("/", "/metrics") and not name.startswith("/api")]
 
 
@@ -404,7 +440,7 @@ class TestRoutes:
         assert (await engine.seen())["requests"] == []
         for name in OPEN_PATHS:
             await client.send(request_bytes("GET", name.decode(), b"", *lines))
-            assert (await client.read()).status == 200, name
+            assert (await client.read()).status in (200, 204), name
 
     async def test_every_route_lets_a_key_in_and_no_engine_sees_it(self, locked: Desk, engine: FakeEngine) -> None:
         client = await locked.client()

@@ -40,8 +40,9 @@ async def test_engine_inference_routes_pass(desk: Desk, engine: FakeEngine) -> N
     posts = [
         name
         for name in NAMES
-        if name not in ("/", "/health", "/ready", "/metrics", "/v1/models", "/version", "/v1/responses/{id}")
-        and not name.startswith("/api/")
+        if name not in ("/v1/models", "/version", "/v1/responses/{id}")
+        and name not in ("/", "/health", "/ready", "/metrics", "/ops", "/favicon.ico")
+        and not name.startswith(("/api/", "/ui/"))
     ]
     client = await desk.client()
     for name in posts:
@@ -59,6 +60,7 @@ async def test_engine_inference_routes_pass(desk: Desk, engine: FakeEngine) -> N
 
 NOT_SERVED = [
     *sorted(NEVER), "/v1", "/v1/", "/v1/files", "/admin", "//v1/models", "/v1/../metrics", "/v1/%6dodels", "/V1/models",
+    "/ui", "/ops/", "/UI/x.js", "/favicon.ico/",
     "/v1/models/", "/v1/responses/a/b", "/v1/responses/..", "/v1/responses/%2e%2e", "*", "/health/", "/v1/models;x",
 ]  # fmt: skip
 
@@ -91,3 +93,8 @@ def test_kinds() -> None:
     assert find_route(b"POST", b"/v1/chat/completions?x=/health").kind is Kind.INFERENCE
     assert find_route(b"GET", b"/v1/models").kind is Kind.QUERY
     assert find_route(b"GET", b"/metrics").kind is Kind.OWN
+    assert find_route(b"GET", b"/api/about").kind is Kind.OWN
+    assert find_route(b"GET", b"/api/watch").kind is Kind.CONTROL
+    assert find_route(b"HEAD", b"/ops").kind is Kind.PAGE
+    for path in (b"/ui/", b"/ui/x.js?v=/api/x", b"/ui/../v1/models", b"/ui//api/x", b"/ui/%2e%2e/x"):
+        assert (find_route(b"GET", path).name, find_route(b"GET", path).kind) == ("/ui/{path}", Kind.PAGE)

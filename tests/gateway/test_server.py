@@ -22,7 +22,10 @@ from launcher.profile.model import AdmissionSection, GatewaySection, ModelSectio
 from tests.fakes.process import FakeEngine
 from tests.gateway.harness import CHAT, Desk, chat, gateway_to
 
-MY_NAME = Path("/proc/self/comm").read_text().strip()
+
+def my_name() -> str:
+    """This process's, as it is now: pytest-xdist changes it with each test."""
+    return Path("/proc/self/comm").read_text().strip()
 
 
 def gateway_at(listen: str) -> Gateway:
@@ -43,7 +46,7 @@ async def test_a_port_in_use_names_its_owner() -> None:
         with pytest.raises(PreconditionError) as failed:
             await gateway_at(f"127.0.0.1:{port}").start()
     assert failed.value.message == (
-        f"gateway.listen: 127.0.0.1:{port}: the port is in use by process {os.getpid()} ({MY_NAME})."
+        f"gateway.listen: 127.0.0.1:{port}: the port is in use by process {os.getpid()} ({my_name()})."
     )
     assert "gateway.listen" in failed.value.hint
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import copy
 import io
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from launcher.cli import top
-from launcher.cli.top import ENGINE_GAUGES, Watch, gauges, outsiders
+from launcher.cli.top import tell_end
 from launcher.cli.top_view import picture, span
 from launcher.errors import LauncherError
-from launcher.supervise.rundir import Found, read_record
+from launcher.supervise.rundir import Found
 
 LIVE: dict[str, Any] = {
     "model": "m", "mode": "balanced", "draining": False, "uptime_s": 4000, "connections": 7,
@@ -82,46 +79,6 @@ def test_spans(seconds: float, text: str) -> None:
     assert span(seconds) == text
 
 
-PAGE = """\
-vllm:num_requests_running{engine="0",model_name="m"} 2.0
-vllm:num_requests_running{engine="1"} 3.0
-vllm:kv_cache_usage_perc{engine="0"} 0.9
-vllm:kv_cache_usage_perc{engine="1"} 0.8
-"""
-
-
-class Page(BaseHTTPRequestHandler):
-    """PAGE; under /broken it breaks off."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(PAGE) + (100 if self.path.startswith("/broken") else 0)))
-        self.end_headers()
-        self.wfile.write(PAGE.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Page) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        serving.join()
-
-
-def test_inner_engines_requests_are_added_up_and_their_cache_is_the_mean(url: str) -> None:
-    seen = gauges({"phase": "ready", "url": url})
-    assert seen == {"running": 5, "waiting": None, "kv_cache": pytest.approx(0.85)}
-
-
-def test_a_page_that_breaks_off_is_no_answer(url: str) -> None:
-    assert gauges({"phase": "ready", "url": f"{url}/broken"}) == dict.fromkeys(ENGINE_GAUGES)
-
-
 def test_foreign_text_is_no_markup() -> None:
     text = drawn(engines=[{**ENGINE, "last_failure": "said [/x] and [red]"}], gpus=[{**CARD, "name": "A[/b]"}])
     assert "said [/x] and [red]" in text
@@ -155,39 +112,15 @@ def test_what_is_not_told_is_a_dash() -> None:
     assert "refused      –" in text
 
 
-def test_replicas_that_the_record_does_not_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    replicas = [
-        *LIVE["replicas"],
-        {"index": 1, "url": url, "ready": True, "in_flight": 3},
-        {"index": 2, "url": url, "ready": False, "reason": "does not answer"},
-        {"index": 3, "url": url, "ready": True, "leaving": True, "draining": True},
-    ]
-    live = {**LIVE, "replicas": replicas}
-    stages = [(one["index"], one["stage"]) for one in outsiders({"engines": [{"index": 0}]}, live)]
-    assert stages == [(1, "ready"), (2, "does not answer"), (3, "leaving")]
-    assert not list(outsiders({}, None))
-    (tmp_path / "state.json").write_text(json.dumps({"state": "ready", "engines": [{"index": 0, "phase": "ready"}]}))
-    monkeypatch.setattr(top, "look", lambda _found: live)
-    monkeypatch.setattr(top, "gpu_use", list)
-    seen = Watch(Found(tmp_path, read_record(tmp_path), alive=True)).look()
-    assert [(one["index"], one["kv_cache"]) for one in seen["engines"]] == [
-        (0, None),
-        (1, pytest.approx(0.85)),
-        (2, None),
-        (3, pytest.approx(0.85)),
-    ]
-    assert "1 ready 3 – 85%" in " ".join(drawn(**seen).split())
-
-
 @pytest.mark.parametrize("record", [{}, {"state": "ended"}])
 def test_the_end_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], record: dict[str, Any]) -> None:
     (tmp_path / "state.json").write_text(json.dumps(record))
-    Watch(Found(tmp_path, {"state": "ready"}, alive=True)).tell_end()
+    tell_end(Found(tmp_path, {"state": "ready"}, alive=True))
     assert capsys.readouterr().err == f"{tmp_path.name}: the deployment has ended\n"
 
 
 def test_a_killed_launcher_is_no_good_end(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({"state": "ready"}))
     with pytest.raises(LauncherError, match="its launcher was killed") as raised:
-        Watch(Found(tmp_path, {"state": "ready"}, alive=True)).tell_end()
+        tell_end(Found(tmp_path, {"state": "ready"}, alive=True))
     assert raised.value.hint == f"`launcher down {tmp_path.name}` cleans up."
