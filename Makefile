@@ -3,6 +3,7 @@
 # make compile                               the gateway in machine code: less CPU a request; needs gcc
 # make test                                  the tests, with a real vLLM on the CPU
 # make test-cluster                          those of several real engines and of several hosts: minutes each
+# make screenshots                           the README's pictures of the web page; ALL=folder: every state, to be looked at
 # make fuzz SECONDS=600                      mutate what comes from outside, led by coverage, until something breaks
 
 PYTHON  ?= python3
@@ -11,7 +12,7 @@ PROFILE ?= profiles/cpu-smollm2.yaml
 ARGS    ?=
 SECONDS ?= 60
 
-.PHONY: up compile test test-cluster fuzz lint clean
+.PHONY: up compile test test-cluster fuzz screenshots lint clean
 
 up:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) $(PROFILE)
@@ -22,7 +23,7 @@ compile:
 
 test:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) cpu test
-	@$(VENV)/bin/python -m pytest -m "not cluster" $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 2 -m "not cluster" $(ARGS)
 
 test-cluster:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) cpu test
@@ -31,6 +32,10 @@ test-cluster:
 fuzz:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) none test fuzz
 	@$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
+screenshots:
+	@$(PYTHON) deploy/bootstrap.py $(VENV) $(if $(filter real,$(ENGINE)),cpu,none) test
+	@$(VENV)/bin/python -m tests.browser.screenshots $(if $(ENGINE),--engine $(ENGINE)) $(if $(ALL),--all $(ALL))
 
 lint:
 	@$(PYTHON) deploy/bootstrap.py $(VENV) none test

@@ -53,6 +53,12 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     yield from started(Endpoint(tmp_path_factory.mktemp("state")), *WATCHED_CLOSELY)
 
 
+@pytest.fixture
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """The same for the test that kills it for good: the engine has no restart, so that its launcher ends with it."""
+    yield from started(Endpoint(tmp_path_factory.mktemp("state")), "restart.budget=0")
+
+
 def started(one: Endpoint, *sets: str) -> Iterator[Endpoint]:
     require_vllm()
     result = one.up(f"engine.env.VLLM_API_KEY={ENGINE_KEY}", *sets)

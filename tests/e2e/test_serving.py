@@ -81,6 +81,7 @@ def test_vllms_own_benchmark_client(served: Endpoint, tmp_path: Path) -> None:
     assert min(result["mean_ttft_ms"], result["mean_tpot_ms"]) > 0
 
 
+@pytest.mark.alone
 def test_our_load_test_agrees_with_vllms(served: Endpoint, tmp_path: Path) -> None:
     """`launcher bench cross-check`: both clients on the same engine, within what a shared machine does to two runs."""
     out = tmp_path / "both.json"

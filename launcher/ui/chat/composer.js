@@ -1,7 +1,7 @@
 /** Where a question is written, and where pictures come in: picked, dropped, pasted, or from the camera. */
 import { html, useEffect, useRef, useState } from '../shared/dom.js';
 import { bytes } from '../shared/words.js';
-import { Tray } from './pictures.js';
+import { Landscape, Tray } from './pictures.js';
 import { t } from './words.js';
 
 /** @param {{chat: import('./chat.js').Chat}} props */
@@ -49,12 +49,12 @@ export function Composer({ chat }) {
       <${Tray} chat=${chat} />
       <div class="writing">
         <label class="out-of-sight" for="question">${t('question')}</label>
-        <textarea id="question" ref=${field} rows="1" dir="auto" placeholder=${t(hasTouch() ? 'placeholderTouch' : 'placeholder')} value=${text}
+        <textarea id="question" ref=${field} rows="1" dir="auto" placeholder=${t(isSmall() ? 'placeholderShort' : 'placeholder')} value=${text}
           onInput=${(event) => setText(event.target.value)} onKeyDown=${onKeyDown} onPaste=${onPaste}></textarea>
         ${takesPictures && html`
           <input id="files" ref=${files} type="file" accept="image/*" multiple hidden onChange=${pick} />
           <input ref=${camera} type="file" accept="image/*" capture="environment" hidden onChange=${pick} />
-          <button id="attach" type="button" class="round" title=${t('attach')} aria-label=${t('attach')} onClick=${() => files.current.click()}><${Clip} /></button>
+          <button id="attach" type="button" class="round" title=${t('attach')} aria-label=${t('attach')} onClick=${() => files.current.click()}><${Landscape} /></button>
           <button id="camera" type="button" class="round" title=${t('camera')} aria-label=${t('camera')} onClick=${() => camera.current.click()}><${Lens} /></button>`}
         ${chat.isBusy
           ? html`<button id="stop" key="stop" type="button" class="main" onClick=${() => { chat.stop(); field.current.focus(); }}>${t('stop')}</button>`
@@ -64,6 +64,7 @@ export function Composer({ chat }) {
     </form>`;
 }
 
+const isSmall = () => matchMedia('(pointer: coarse), (max-width: 760px)').matches;
 const hasTouch = () => matchMedia('(pointer: coarse)').matches;
 
 /** The files that can be sent, and why one cannot. Kinds are the gateway's to judge, by their bytes. */
@@ -102,9 +103,6 @@ function useDrop(take) {
   return isDragged;
 }
 
-const Clip = () => html`
-  <svg viewBox="0 0 24 24" width="20" height="20" aria-hidden="true"><path fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"
-    d="M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15 9h.01" /></svg>`;
 const Lens = () => html`
   <svg viewBox="0 0 24 24" width="20" height="20" aria-hidden="true"><path fill="none" stroke="currentColor" stroke-width="2" stroke-linejoin="round"
     d="M4 7h4l2-2h4l2 2h4v12H4zM12 16a3 3 0 1 0 0-6 3 3 0 0 0 0 6z" /></svg>`;

@@ -5,7 +5,7 @@ import { html, useRef } from '../shared/dom.js';
 import { choose, setting } from '../shared/settings.js';
 import { Switches } from '../shared/switches.js';
 import { number } from '../shared/words.js';
-import { download } from './clipboard.js';
+import { download } from './download.js';
 import { asJson, asMarkdown, fileName } from './exporting.js';
 import { path } from './tree.js';
 import { SessionTable } from './waterfall.js';

@@ -29,13 +29,13 @@ export function Log({ chat }) {
     setAway(!isFollowing.current);
   };
   return html`
-    <div id="log" ref=${ref} tabindex="0" role="region" aria-label=${t('log')} onScroll=${onScroll}>
+    <div class="log-area"><div id="log" ref=${ref} tabindex="0" role="region" aria-label=${t('log')} onScroll=${onScroll}>
       <div class="messages">
         ${nodes.length === 0 && html`<${Welcome} chat=${chat} />`}
         ${nodes.map((node) => html`<${Message} key=${`${chat.current.id}/${node.id}`} chat=${chat} node=${node} />`)}
       </div>
     </div>
-    ${isAway && html`<button type="button" id="newest" onClick=${toEnd}>↓ ${t('newest')}</button>`}`;
+    ${isAway && html`<button type="button" id="newest" onClick=${toEnd}>↓ ${t('newest')}</button>`}</div>`;
 }
 
 function Welcome({ chat }) {

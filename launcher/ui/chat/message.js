@@ -1,8 +1,8 @@
 /** One message: a question with its pictures, or an answer with its reasoning, its drawing and its waterfall. */
 import { Drawing } from '../drawing/drawing.js';
+import { copied } from '../shared/clipboard.js';
 import { html, useEffect, useRef, useState } from '../shared/dom.js';
 import { number } from '../shared/words.js';
-import { copy } from './clipboard.js';
 import { Thumbnail, sizeOf } from './pictures.js';
 import { variants } from './tree.js';
 import { Trouble } from './trouble.js';
@@ -42,11 +42,14 @@ function Shown({ chat, picture }) {
 
 function Editor({ chat, node, leave }) {
   const ref = useRef(null);
-  useEffect(() => ref.current.focus(), []);
+  useEffect(() => {
+    ref.current.value = node.text;
+    ref.current.focus();
+  }, []);
   const save = () => { chat.edit(node, ref.current.value); leave(); };
   const onKeyDown = (event) => { if (event.key === 'Escape') leave(); };
   return html`
-    <textarea class="editor" ref=${ref} rows="3" aria-label=${t('question')} onKeyDown=${onKeyDown} defaultValue=${node.text}>${node.text}</textarea>
+    <textarea class="editor" ref=${ref} rows="3" aria-label=${t('question')} onKeyDown=${onKeyDown}></textarea>
     <div class="acts">
       <button type="button" class="main" data-act="save" onClick=${save}>${t('save')}</button>
       <button type="button" data-act="leave" onClick=${leave}>${t('leave')}</button>
@@ -67,7 +70,7 @@ function Answer({ chat, node }) {
         <${Variants} chat=${chat} node=${node} />
         ${node.text && html`<${Copy} text=${node.text} />`}
         ${canGoOn && html`<button type="button" class="quiet" data-act="goon" disabled=${chat.isBusy} onClick=${() => chat.goOn(node)}>${t('goon')}</button>`}
-        <button type="button" class="quiet" data-act="regenerate" disabled=${chat.isBusy} onClick=${() => chat.again(node)}>${t('regenerate')}</button>
+        ${node.state !== 'refused' && html`<button type="button" class="quiet" data-act="regenerate" disabled=${chat.isBusy} onClick=${() => chat.again(node)}>${t('regenerate')}</button>`}
       </div>`}`;
 }
 
@@ -130,7 +133,7 @@ function Variants({ chat, node }) {
 function Copy({ text }) {
   const [done, setDone] = useState('copy');
   const act = async () => {
-    setDone((await copy(text)) ? 'copied' : 'copyFailed');
+    setDone((await copied(text)) ? 'copied' : 'copyFailed');
     setTimeout(() => setDone('copy'), 2000);
   };
   return html`<button type="button" class="quiet" data-act="copy" onClick=${act}>${t(done)}</button>`;

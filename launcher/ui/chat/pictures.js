@@ -34,7 +34,19 @@ export function Thumbnail({ uploads, picture }) {
     };
   }, [picture.id]);
   const alt = t('picture', { name: picture.name });
-  return source ? html`<img src=${source} alt=${alt} />` : html`<span class="no-picture" role="img" aria-label=${alt}>🖼</span>`;
+  return source ? html`<img src=${source} alt=${alt} />` : html`<${NoPicture} label=${alt} />`;
+}
+
+/** In place of a picture that this browser cannot draw, or has not drawn yet. */
+function NoPicture({ label }) {
+  return html`<span class="no-picture" role="img" aria-label=${label}><${Landscape} /></span>`;
+}
+
+/** The sign for a picture. */
+export function Landscape() {
+  return html`
+    <svg viewBox="0 0 24 24" width="20" height="20" aria-hidden="true"><path fill="none" stroke="currentColor" stroke-width="2"
+      stroke-linecap="round" stroke-linejoin="round" d="M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15 9h.01" /></svg>`;
 }
 
 /** The pictures of the question that is being written. @param {{chat: import('./chat.js').Chat}} props */
@@ -48,7 +60,7 @@ function InTray({ chat, upload }) {
     <figure data-state=${upload.state}>
       ${upload.thumbnail
         ? html`<img src=${upload.thumbnail} alt=${t('picture', { name: upload.name })} />`
-        : html`<span class="no-picture" role="img" aria-label=${t('picture', { name: upload.name })}>🖼</span>`}
+        : html`<${NoPicture} label=${t('picture', { name: upload.name })} />`}
       <figcaption><span class="name">${upload.name}</span> <span class="faint">${stateOf(upload, chat.about)}</span></figcaption>
       ${upload.state === 'sending' && html`<progress max="1" value=${upload.share} aria-label=${upload.name}></progress>`}
       ${upload.state === 'failed' && html`

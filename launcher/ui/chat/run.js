@@ -9,6 +9,12 @@ const SAVE_EVERY_MS = 2000; // while an answer comes
 const GONE = 'upload_unknown'; // the gateway's word for a picture that it keeps no longer
 const BACKOFF_MS = 200, LONGEST_BACKOFF_MS = 30_000; // waited at least, half as long again with each try
 
+/** A word for what nobody has named: '' for a server that has refused in a sentence alone. */
+function kindOf(error, hasBegun) {
+  if (error instanceof Broken) return hasBegun ? 'broken' : 'unreachable';
+  return error instanceof Refusal ? '' : 'bug';
+}
+
 function backoff(tries) {
   return Math.min(LONGEST_BACKOFF_MS, BACKOFF_MS * 1.5 ** tries);
 }
@@ -107,7 +113,7 @@ export class Run {
     if (!(error instanceof Broken || error instanceof Refusal) && !message) console.error(error);
     const told = {
       status, message, requestId, retryAt: retryMs === null ? 0 : Date.now() + Math.max(retryMs, backoff(node.tries ?? 0)),
-      reason: reason || (error instanceof Broken ? (hasBegun ? 'broken' : 'unreachable') : 'bug'),
+      reason: reason || kindOf(error, hasBegun),
     };
     return { state: hasBegun ? 'broken' : 'refused', error: told };
   }
@@ -135,8 +141,13 @@ function painted() {
   if (document.visibilityState !== 'visible') return Promise.resolve(performance.now());
   return new Promise((resolve) => {
     const channel = new MessageChannel(); // its message comes after the frame's paint
-    channel.port1.onmessage = () => resolve(performance.now());
+    const done = () => {
+      clearTimeout(timer);
+      channel.port1.close();
+      resolve(performance.now());
+    };
+    const timer = setTimeout(done, 1000); // frames have stopped
+    channel.port1.onmessage = done;
     requestAnimationFrame(() => channel.port2.postMessage(0));
-    setTimeout(() => resolve(performance.now()), 1000);
   });
 }

@@ -23,7 +23,7 @@ export const TABLE = {
   emptyHint: { en: 'Conversations stay in this browser. Under each answer you see where its time went.', zh: '对话只保存在此浏览器中。每个回答下方显示时间花在哪里。' },
   question: { en: 'Your question', zh: '你的问题' },
   placeholder: { en: 'Ask something… (Enter sends, Shift+Enter starts a new line)', zh: '请输入问题…（Enter 发送，Shift+Enter 换行）' },
-  placeholderTouch: { en: 'Ask something…', zh: '请输入问题…' },
+  placeholderShort: { en: 'Ask something…', zh: '请输入问题…' },
   send: { en: 'Send', zh: '发送' },
   stop: { en: 'Stop', zh: '停止' },
   attach: { en: 'Add pictures', zh: '添加图片' },

@@ -1,6 +1,6 @@
 /** A block of code: its language, a button that copies it, and the text, which only grows. */
 import { isSuspect, nodes, seen } from './characters.js';
-import { copied } from './copying.js';
+import { copied } from '../shared/clipboard.js';
 import { fill, make } from './element.js';
 
 const FULL = 8192; // characters of a piece; the browser lays out one piece at a time, and none that is out of sight
@@ -69,7 +69,7 @@ export class Code {
   }
 
   #begin() {
-    this.#piece = make('span', {}, [this.#tail]);
+    this.#piece = make('span', { className: 'part' }, [this.#tail]);
     this.#size = 0;
     this.#lines = 0;
     this.#code.append(this.#piece);

@@ -14,7 +14,8 @@ const EM_OF_CHARACTER = 0.02; // of a part's height: 80 characters make a line
 /**
  * @typedef {{element: Element, sign: string, next: number, items: number, size: number}} List `next`: the next number
  * @typedef {{kind: 'answer' | 'quote' | 'item', element: Element, body: Element | null, blocks: number, size: number,
- *   list?: List, offset?: number, isEmpty?: boolean}} Container `body` takes the next block
+ *   section?: Element, parts?: number, em?: number, list?: List, offset?: number, isEmpty?: boolean}} Container `body` takes
+ *   the next block, `blocks` and `size` (characters) are what it holds
  */
 
 export class Containers {
@@ -109,14 +110,25 @@ export class Containers {
   /** Where the next block goes: the innermost container, or another part of it if it has grown long. */
   place() {
     const top = this.#open.at(-1);
-    if (top.body === null || top.blocks >= MOST || top.size >= FULL) {
-      if (top.body && top.body !== top.element && !this.#pen.isTrying) fill(top.body, (top.size * EM_OF_CHARACTER) + top.blocks);
-      top.body = this.#pen.element('div', top.element).element;
-      top.blocks = 0;
-      top.size = 0;
-    }
+    if (top.body === null || top.blocks >= MOST || top.size >= FULL) this.#part(top);
     top.blocks += 1;
     return top.body;
+  }
+
+  /** Another part of a container, in sections of MOST parts: nothing in the page has more children than that. */
+  #part(top) {
+    const em = top.blocks + top.size * EM_OF_CHARACTER;
+    if (top.section) this.#fill(top.body, em);
+    if (!top.section || top.parts >= MOST) {
+      if (top.section) this.#fill(top.section, top.em);
+      Object.assign(top, { section: this.#pen.element('div', top.element, { className: 'part' }).element, parts: 0, em: 0 });
+    }
+    top.body = this.#pen.element('div', top.section, { className: 'part' }).element;
+    Object.assign(top, { parts: top.parts + 1, em: top.em + em, blocks: 0, size: 0 });
+  }
+
+  #fill(element, em) {
+    if (!this.#pen.isTrying) fill(element, em);
   }
 }
 

@@ -7,6 +7,6 @@ export function make(tag, properties = {}, children = []) {
 
 /** A part takes no more: the browser need not lay it out while it is out of sight. `em` is about its height. */
 export function fill(element, em) {
-  element.className = 'full';
+  element.classList.add('full');
   element.style.containIntrinsicBlockSize = `auto ${Math.ceil(em)}em`;
 }

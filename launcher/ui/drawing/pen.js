@@ -65,7 +65,10 @@ export class Pen {
     this.characters += text.length;
     const task = isTask ? TASK.exec(text) : null;
     const fragment = this.#inline(task ? text.slice(task[0].length) : text);
-    if (task) fragment.prepend(this.#box(task[1] !== ' '));
+    if (task) {
+      spot.parent.className = 'task';
+      fragment.prepend(this.#box(task[1] !== ' '));
+    }
     this.nodes += exchange(spot.element, fragment);
   }
 
