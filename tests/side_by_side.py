@@ -89,9 +89,8 @@ class OneOfSeveral:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items.sort(key=place)
 
-    @pytest.hookimpl(
-        wrapper=True, tryfirst=True
-    )  # around the time limit too: waiting for a turn is not the test's time
+    # First, so as to be around the time limit too: waiting for a turn is not the test's time.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
