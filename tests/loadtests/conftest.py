@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from loadtests import driver
 from loadtests.deployment import ROOT
 from tests.process.deployment import write_profile
+
+
+@pytest.fixture(autouse=True)
+def short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first requests of a fake engine are as fast as its others."""
+    monkeypatch.setattr(driver, "WARM_UP_S", 1.0)
 
 
 @pytest.fixture

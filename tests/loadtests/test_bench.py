@@ -83,7 +83,6 @@ def test_the_capacity_is_measured_where_no_rates_are_given(
     engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "CAPACITY_S", 2.0)
-    monkeypatch.setattr(driver, "WARM_UP_S", 1.0)
     monkeypatch.setattr(bench, "FACTORS", (0.01,))
     engine.call_now("/_fake/set", {"first_token_s": 0.1, "inter_token_s": 0.001})
     out = tmp_path / "report.html"

@@ -386,7 +386,6 @@ def test_more_in_flight_holds_more(
     out = tmp_path / "tune.html"
     fake_profile.write_text(fake_profile.read_text() + "admission: {max_in_flight: 1}\n")
     monkeypatch.setenv("FAKE_ENGINE", json.dumps({"first_token_s": 0.4}))
-    monkeypatch.setattr("loadtests.driver.WARM_UP_S", 1.0)
     monkeypatch.setattr(trials, "MISSES", 1)
     told = [
         "--slo", "e2e=1", "--percentile", "75", "--rate", "3", "--seconds", "2", "--precision", "1", "--rounds", "1",
