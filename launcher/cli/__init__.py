@@ -128,11 +128,11 @@ def cli(invocation: Invocation, debug: bool, no_color: bool) -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The entry point: run and exit with one of ``EXIT_CODES``."""
-    sys.exit(run(argv))
+    sys.exit(execute(argv))
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code, having told the user about any error."""
+def execute(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line (`run` is a module here); returns the exit code, having told the user about any error."""
     invocation = Invocation()
     try:
         result = cli.main(argv, prog_name="launcher", standalone_mode=False, obj=invocation)

@@ -14,7 +14,7 @@ import click
 import pytest
 import yaml
 
-from launcher.cli import cli, run
+from launcher.cli import cli, execute
 from launcher.profile.load import load_profile
 from launcher.render import container
 from tests.deploy.helm.cases import CASES, ON_RAY
@@ -200,7 +200,7 @@ def test_a_worker_starts_ray_and_outlasts_the_head(helm: Helm, tmp_path: Path) -
 
 def test_render_helm_knows_that_it_is_on_ray(helm: Helm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "p.yaml").write_text(yaml.safe_dump({**ON_RAY, "model": {"id": "zai-org/GLM-4.6V-Flash"}}))
-    assert run(["render", "helm", str(tmp_path / "p.yaml")]) == 0
+    assert execute(["render", "helm", str(tmp_path / "p.yaml")]) == 0
     values = yaml.safe_load(capsys.readouterr().out)
     found = one(helm.template(values), "RayCluster", "")
     assert len(templates_of(found)) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.cli import run
+from launcher.cli import execute
 from launcher.errors import EXIT_PRECONDITION
 from launcher.profile.load import load_profile
 from launcher.profile.model import Profile
@@ -23,7 +23,7 @@ def render(capsys: pytest.CaptureFixture[str]) -> Render:
     """Runs the command; returns its exit code, what it printed and what it said."""
 
     def called(*words: str) -> tuple[int, str, str]:
-        code = run(["render", "helm", *words])
+        code = execute(["render", "helm", *words])
         return code, *capsys.readouterr()
 
     return called

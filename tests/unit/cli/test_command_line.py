@@ -46,14 +46,14 @@ class TestHelp:
 
     def test_imports_nothing_heavy(self) -> None:
         code = (
-            "import sys; from launcher.cli import run; run(['--help']);"
+            "import sys; from launcher.cli import execute; execute(['--help']);"
             "print([m for m in ('pydantic', 'rich', 'httpx', 'yaml', 'huggingface_hub', 'uvloop') if m in sys.modules])"
         )
         assert python(code).communicate()[0].splitlines()[-1] == "[]"
 
     def test_validate_imports_neither_gateway_nor_hub(self) -> None:
         code = (
-            "import sys; from launcher.cli import run; run(['validate', 'profiles/2x4090.yaml']);"
+            "import sys; from launcher.cli import execute; execute(['validate', 'profiles/2x4090.yaml']);"
             "print([m for m in sys.modules if m.startswith(('launcher.gateway', 'launcher.supervise', 'launcher.up',"
             " 'huggingface_hub', 'httpx', 'rich', 'torch', 'vllm'))])"
         )

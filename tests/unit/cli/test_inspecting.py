@@ -105,7 +105,7 @@ class TestSchema:
         assert json.loads(launch("schema").stdout) == build_schema()
 
     def test_needs_no_pydantic(self) -> None:
-        code = "import sys; from launcher.cli import run; run(['schema']); print('pydantic' in sys.modules)"
+        code = "import sys; from launcher.cli import execute; execute(['schema']); print('pydantic' in sys.modules)"
         done = subprocess.run(
             [sys.executable, "-c", code], env=clean_env(), cwd=ROOT, capture_output=True, text=True, check=True
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli import run
+from launcher.cli import execute
 from launcher.errors import EXIT_FAILURE, EXIT_PRECONDITION, EXIT_USAGE
 from launcher.gateway.keyfile import hash_of, read_keys
 from launcher.gateway.modes import Priority
@@ -30,7 +30,7 @@ class Desk:
 
     def key(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """The command as `launcher` runs it, in this process: starting one costs half a second each time."""
-        code = run(["key", *argv])
+        code = execute(["key", *argv])
         return subprocess.CompletedProcess(argv, code, *self._capsys.readouterr())
 
     def profile(self, name: str = "small", more: str = "") -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from launcher.cli import run
+from launcher.cli import execute
 from launcher.cli.figures import cells
 from launcher.errors import EXIT_FAILURE, EXIT_OK, EXIT_PRECONDITION, EXIT_USAGE
 from launcher.supervise.rundir import RunDir
@@ -51,7 +51,7 @@ class Command:
 
     async def __call__(self, *argv: str) -> tuple[int, str, str]:
         """Exit code, what went to stdout, what to stderr."""
-        code = await asyncio.to_thread(run, argv)
+        code = await asyncio.to_thread(execute, argv)
         said = self._capsys.readouterr()
         return code, said.out, said.err
 

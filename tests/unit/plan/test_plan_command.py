@@ -48,7 +48,7 @@ def small(tmp_path: Path) -> Path:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys; from launcher.cli import run; code = run(['plan', 'profiles/2x4090.yaml']); "
+        "import sys; from launcher.cli import execute; code = execute(['plan', 'profiles/2x4090.yaml']); "
         f"print('IMPORTED', [name for name in {FORBIDDEN} if name in sys.modules], code)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
