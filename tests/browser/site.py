@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,14 +133,28 @@ class Site(Endpoint):
         self._killed += 1
 
     def add_key(self, name: str, *options: str) -> str:
-        """The secret of a new key. The first closes the site to everybody without one."""
+        """The secret of a new key, once it holds. The first closes the site to everybody without one."""
         made = self.launcher("key", "add", name, "--deployment", self.name, *options)
         assert made.returncode == 0, made.stderr
-        return made.stdout.strip()
+        secret = made.stdout.strip()
+        wait_for("the new key", lambda: self.about(secret).get("keys_required"), within_s=20)
+        return secret
 
-    def revoke_key(self, name: str) -> None:
+    def revoke_key(self, name: str, secret: str) -> None:
+        """Returns once it holds: a running gateway looks at its keys each second."""
         gone = self.launcher("key", "revoke", name, "--deployment", self.name)
         assert gone.returncode == 0, gone.stderr
+        wait_for("the key's end", lambda: "error" in self.about(secret), within_s=20)
+
+    def about(self, secret: str) -> dict[str, Any]:
+        """What the gateway says of itself to who has this key: an error to who may not know."""
+        asked = urllib.request.Request(f"{self.address}/api/about", headers={"Authorization": f"Bearer {secret}"})
+        try:
+            with urllib.request.urlopen(asked, timeout=20) as answer:
+                told: dict[str, Any] = json.load(answer)
+        except urllib.error.HTTPError as error:
+            told = json.load(error)
+        return told
 
     def gateway_bytes(self) -> int:
         """Memory of the gateway's process that is in use (RSS), without its decoders."""

@@ -67,18 +67,17 @@ export function Composer({ chat }) {
 const isSmall = () => matchMedia('(pointer: coarse), (max-width: 760px)').matches;
 const hasTouch = () => matchMedia('(pointer: coarse)').matches;
 
-/** The files that can be sent, and why one cannot. Kinds are the gateway's to judge, by their bytes. */
+/** The files that can be sent, and why others cannot. Kinds are the gateway's to judge, by their bytes. */
 function sorted(files, about) {
-  const good = [];
-  let why = '';
-  if (about?.takes_images === false) return [good, t('noPictures', { model: about.model })];
+  if (about?.takes_images === false) return [[], t('noPictures', { model: about.model })];
   const most = about?.images?.max_bytes ?? Infinity;
+  const good = [], why = [];
   for (const file of files) {
-    if (file.type && !file.type.startsWith('image/')) why = t('notPicture', { name: file.name });
-    else if (file.size > most) why = t('tooLarge', { name: file.name, size: bytes(file.size), most: bytes(most) });
+    if (file.type && !file.type.startsWith('image/')) why.push(t('notPicture', { name: file.name }));
+    else if (file.size > most) why.push(t('tooLarge', { name: file.name, size: bytes(file.size), most: bytes(most) }));
     else good.push(file);
   }
-  return [good, why];
+  return [good, why.join(' ')];
 }
 
 /** Takes files that are dropped anywhere on the page. @returns whether some are held over it */

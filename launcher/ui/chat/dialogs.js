@@ -22,15 +22,15 @@ export function ModeDialog({ chat, open, onClose }) {
             <input type="radio" name="mode" value=${rules.mode} checked=${chat.mode === rules.mode}
               onChange=${() => { choose('mode', rules.mode); chat.changed(); }} />
             <span><b>${t(rules.mode)}</b><br />${t(`${rules.mode}.words`)}
-              <ul>${figuresOf(rules).map((line) => html`<li>${line}</li>`)}</ul>
+              <ul>${figuresOf(rules, about.takes_images !== false).map((line) => html`<li>${line}</li>`)}</ul>
             </span>
           </label>`)}
       </fieldset>
     </${Dialog}>`;
 }
 
-/** What a mode changes, in figures. */
-function figuresOf(rules) {
+/** What a mode changes, in figures; of pictures only where the model takes some. */
+function figuresOf(rules, takesPictures) {
   const { deadline_s: deadline, window_s: window, image } = rules;
   const seconds = (value) => number(value, 2);
   const ms = number(window * 1000);
@@ -39,7 +39,7 @@ function figuresOf(rules) {
     t('modeWait', { seconds: seconds(deadline.normal), low: seconds(deadline.low), per: seconds(rules.deadline_per_1k_s) }),
     t(grouping, { ms }),
     t('modePrefill', { budgets: number(rules.prefill_budgets, 2) }),
-    ...(image ? [pictureFigure(image)] : []),
+    ...(takesPictures ? [pictureFigure(image)] : []),
   ];
 }
 
