@@ -103,7 +103,8 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
 
 def test_ctrl_c() -> None:
     code = """
-import click, sys, time, types
+import click, signal, sys, time, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 module = types.ModuleType("stuck")
 @click.command()
 def command():
