@@ -1,14 +1,19 @@
 /** A dialog that is modal while `open`; Escape, its button and a click beside it close it. */
-import { html, useEffect, useRef } from './dom.js';
+import { html, useLayoutEffect, useRef } from './dom.js';
 
 export function Dialog({ id, open, title, close, onClose, children }) {
-  const ref = useRef(null), isWanted = useRef(open);
-  isWanted.current = open;
-  // The event comes later than the closing: by then it may be open again, or its owner has closed it itself.
-  const closed = () => { if (isWanted.current && !ref.current.open) onClose(); };
-  useEffect(() => {
+  const ref = useRef(null), ours = useRef(0);
+  // An event comes for each closing, later than it: by then the dialog may be wanted again. Its owner's own tell nothing new.
+  const closed = () => {
+    if (ours.current) ours.current -= 1;
+    else onClose();
+  };
+  useLayoutEffect(() => {
     if (open && !ref.current.open) ref.current.showModal();
-    if (!open && ref.current.open) ref.current.close();
+    if (!open && ref.current.open) {
+      ours.current += 1;
+      ref.current.close();
+    }
   }, [open]);
   return html`
     <dialog id=${id} ref=${ref} aria-labelledby=${`${id}-title`} onClose=${closed}
