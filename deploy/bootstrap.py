@@ -151,9 +151,14 @@ def need_compiler():
     stop("compiling the gateway needs a C compiler; install it first: sudo apt-get install " + " ".join(packages))
 
 
+def find_browser():
+    """Where this machine's Chromium is; None: it has none."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 def need_browser():
-    """What the tests open reports in. They are skipped where there is none, so nothing stops here."""
-    if any(shutil.which(name) for name in BROWSERS) or install_packages("chromium"):
+    """What the tests open pages in. They are skipped where there is none, so nothing stops here."""
+    if find_browser() or install_packages("chromium"):
         return
     say("no Chromium is here, so tests in a browser will be skipped; for them: sudo apt-get install chromium")
 

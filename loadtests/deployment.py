@@ -35,6 +35,18 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def publish(text: str, markdown: Path | None) -> None:
+    """A run's tables, to the terminal and to the file of --markdown."""
+    if markdown:
+        markdown.write_text(text)
+    sys.stdout.write(text)
+
+
+def load_line() -> str:
+    """How busy the machine is: without it nobody can tell what the figures are worth."""
+    return f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores."
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """SIGTERM is as Ctrl-C meanwhile, so that what was started is stopped and what was measured is kept."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loadtests.deployment import ENGINE_KEY, ROOT, Deployment, say, stoppable
+from loadtests.deployment import ENGINE_KEY, ROOT, Deployment, publish, say, stoppable
 from loadtests.openloop import parse_limits
 from loadtests.tally import fluid_bound, markdown, mean_prompt, medians, ratios
 from loadtests.workloads import WORKLOADS, Kind, with_limits
@@ -239,9 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             runs = [{"target": t, "rate": rate, "runs": runs} for (t, rate), runs in bench.runs.items()]
             chosen.json.write_text(json.dumps({"capacity_per_s": bench.capacity, "runs": runs}, indent=1) + "\n")
         text = bench.report() + "\n"
-        if chosen.markdown:
-            chosen.markdown.write_text(text)
-        sys.stdout.write(text)
+        publish(text, chosen.markdown)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ import argparse
 import base64
 import io
 import json
-import os
 import random
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +29,7 @@ from launcher.plan.plan import make_plan
 from launcher.probe.model_files import read_model_facts
 from launcher.profile.load import load_profile
 from loadtests.client import Client
-from loadtests.deployment import ENGINE_KEY, Deployment, say, stoppable
+from loadtests.deployment import ENGINE_KEY, Deployment, load_line, publish, say, stoppable
 from loadtests.openloop import throughput
 from loadtests.tally import Record, percentile
 from loadtests.workloads import Kind, Planned
@@ -166,9 +164,7 @@ def main() -> None:
                 if number:
                     found[name].append(one)
     text = table(found)
-    if chosen.markdown:
-        chosen.markdown.write_text(text)
-    sys.stdout.write(text)
+    publish(text, chosen.markdown)
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
@@ -185,7 +181,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
             f"| {name} | {mid['prompt_tokens']:.0f} | {mid['requests_s']:.1f} | {times:.2f} | {mid['ttft_p50_ms']:,.0f} | "
             f"{mid['p50_ms']:,.0f} / {mid['p99_ms']:,.0f} | {mid['failed']:.0f} |"
         )
-    return "\n".join([*lines, "", f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.", ""])
+    return "\n".join([*lines, "", load_line(), ""])
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
+from deploy.bootstrap import find_browser
 from launcher.errors import PreconditionError
-from loadtests.deployment import Deployment, say, stoppable
+from loadtests.deployment import Deployment, load_line, publish, say, stoppable
 from loadtests.tally import percentile
 from tests.gateway.media.pictures import photo
 
@@ -35,7 +34,6 @@ MARGIN = 1500  # pixels by which the windows move
 QUALITY = 85
 PATIENCE_MS = 120_000
 WARM_UP = 3  # rounds that are not counted
-BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 STAGES = ("upload", "decode", "scale", "wait", "network", "queue", "first-token", "stream", "drawing")
 
 
@@ -75,7 +73,7 @@ def opened(url: str) -> Iterator[Page]:
         from playwright.sync_api import sync_playwright
     except ImportError:
         raise PreconditionError("Playwright is not installed", "pip install playwright") from None
-    path = next((path for path in BROWSERS if os.path.exists(path)), None)
+    path = find_browser()
     if path is None:
         raise PreconditionError("There is no Chromium on this machine", "sudo apt-get install chromium")
     with (
@@ -130,7 +128,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
         first = [one[figure] for one in found[names[0]]]
         times = [median(b[figure] / a for a, b in zip(first, found[name], strict=True)) for name in names]
         lines.append(f"| {figure}, × the first | " + " | ".join(f"{value:.2f}" for value in times) + " |")
-    return "\n".join([*lines, "", f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.", ""])
+    return "\n".join([*lines, "", load_line(), ""])
 
 
 def cell(values: list[float]) -> str:
@@ -154,9 +152,7 @@ def main() -> None:
     sets = [f"gateway.images.modes={budgets}", "admission.deadline=60s", *chosen.set]
     with Deployment(chosen.profile, sets) as deployment, opened(deployment.gateway) as page:
         text = table(run(page, chosen.rounds, (width, height), chosen.max_tokens))
-    if chosen.markdown:
-        chosen.markdown.write_text(text)
-    sys.stdout.write(text)
+    publish(text, chosen.markdown)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from deploy.bootstrap import BROWSERS
+from deploy.bootstrap import find_browser
 from tests.browser.site import Site, running_site
 from tests.browser.watch import PageWatch, opened
 
@@ -39,10 +38,6 @@ def browser() -> Iterator[Browser]:
         no_browser()
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=[*FLAGS]) as one:
         yield one
-
-
-def find_browser() -> str | None:
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def no_browser() -> NoReturn:

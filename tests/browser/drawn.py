@@ -14,20 +14,9 @@ from typing import Any
 from playwright.sync_api import Browser, Page, expect
 
 import launcher
+from launcher.gateway.static import ALWAYS
 
-POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types dompurify"
-)
-HEADERS = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "permissions-policy": "camera=(self)",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-cache",
-}
+HEADERS = dict(line.decode().split(": ", 1) for line in ALWAYS)
 SHEET = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Drawings</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
 <link rel="stylesheet" href="/ui/style.css"><link rel="stylesheet" href="/ui/drawing/drawing.css">

@@ -23,8 +23,9 @@ from random import Random
 from PIL import Image, ImageDraw, ImageFilter
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from deploy.bootstrap import find_browser
 from tests.browser.chat import Chat
-from tests.browser.conftest import FLAGS, REMEDY, find_browser
+from tests.browser.conftest import FLAGS, REMEDY
 from tests.browser.site import Site, running_site
 from tests.browser.test_chat_access import STATES
 from tests.browser.watch import opened

@@ -321,7 +321,8 @@ def test_when_it_was_on_the_screen(sheet: Sheet) -> None:
     began, turns = sheet.ask("""async () => {
       let turns = 0;
       const began = performance.now();
-      sheet.begin({ onDrawn: () => { turns += 1; } }).add('first');
+      // Enough that drawing it takes longer than a tick of the page's clock, which are 0.1 ms apart.
+      sheet.begin({ onDrawn: () => { turns += 1; } }).add('first *x* '.repeat(100));
       await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
       return [began, turns];
     }""")

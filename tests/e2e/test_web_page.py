@@ -8,8 +8,9 @@ from itertools import pairwise
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from deploy.bootstrap import find_browser
 from tests.browser.chat import Chat
-from tests.browser.conftest import FLAGS, find_browser, no_browser
+from tests.browser.conftest import FLAGS, no_browser
 from tests.browser.watch import PageWatch, opened
 from tests.e2e.endpoint import QUESTION, Endpoint
 

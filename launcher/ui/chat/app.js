@@ -1,7 +1,7 @@
 /** The chat page, put together. */
 import { Refusal, ask } from '../shared/api.js';
 import { html, render, useEffect, useReducer, useState } from '../shared/dom.js';
-import { language } from '../shared/words.js';
+import { useLanguage } from '../shared/switches.js';
 import { Chat } from './chat.js';
 import { Composer } from './composer.js';
 import { ConfirmDialog, FiguresDialog, KeyDialog, ModeDialog, OptionsDialog } from './dialogs.js';
@@ -14,6 +14,7 @@ const ASK_AGAIN_MS = 5000; // while the server does not answer
 
 function App({ chat }) {
   useChanges(chat);
+  useLanguage();
   const [shown, show] = useState(''); // the dialog that is open
   const [doomed, setDoomed] = useState(null); // the conversation that may be deleted
   const [lock, setLock] = useState(''); // why a key is asked for
@@ -69,14 +70,8 @@ function useChanges(chat) {
       if (document.visibilityState === 'visible') requestAnimationFrame(now);
       else setTimeout(now, 0); // frames stand still while nobody looks
     };
-    const speak = () => { document.documentElement.lang = language(); soon(); };
-    speak();
     chat.addEventListener('change', soon);
-    addEventListener('launcher:language', speak);
-    return () => {
-      chat.removeEventListener('change', soon);
-      removeEventListener('launcher:language', speak);
-    };
+    return () => chat.removeEventListener('change', soon);
   }, []);
 }
 

@@ -1,8 +1,7 @@
 /** The operator's page: one stream of looks, drawn once a second at most. */
 import { html, useEffect, useReducer, useRef, useState } from '../shared/dom.js';
 import { choose, setting } from '../shared/settings.js';
-import { Switches } from '../shared/switches.js';
-import { language } from '../shared/words.js';
+import { Switches, useLanguage } from '../shared/switches.js';
 import { Banner } from './banner.js';
 import { Door, Leave } from './door.js';
 import { Engines } from './engines.js';
@@ -76,17 +75,6 @@ function useStream() {
   }, []);
   const { look, lookedAt, history, opened } = held.current;
   return { look, lookedAt, history, opened, going, restart: () => held.current.stream.start() };
-}
-
-/** Draws the page anew in another language. */
-function useLanguage() {
-  const [, draw] = useReducer((count) => count + 1, 0);
-  useEffect(() => {
-    const changed = () => { document.documentElement.lang = language(); draw(); };
-    changed();
-    addEventListener('launcher:language', changed);
-    return () => removeEventListener('launcher:language', changed);
-  }, []);
 }
 
 function Header({ going, look, onKey }) {

@@ -1,5 +1,6 @@
 /** The engines: how each stands, what it has in hand, and the button that takes it out of service. */
-import { html, useEffect, useRef, useState } from '../shared/dom.js';
+import { useModal } from '../shared/dialog.js';
+import { html, useEffect, useState } from '../shared/dom.js';
 import { ask } from '../shared/api.js';
 import { UNKNOWN, count, engines, ms, rate, serves, share, span } from './figures.js';
 import { standing } from './headline.js';
@@ -95,14 +96,10 @@ const preemptions = ({ preemptions: times }) => times > 0 && say('preempted', { 
 
 /** Asks before an engine gets nothing new. */
 function Drain({ rows, asked, act, onClose }) {
-  const dialog = useRef(null);
+  const modal = useModal(asked !== null, onClose);
   const [refused, setRefused] = useState('');
   const [isBusy, setBusy] = useState(false);
-  useEffect(() => {
-    setRefused('');
-    if (asked !== null && !dialog.current.open) dialog.current.showModal();
-    if (asked === null && dialog.current.open) dialog.current.close();
-  }, [asked]);
+  useEffect(() => setRefused(''), [asked]);
   const engine = rows.find((one) => one.index === asked);
   const isLast = rows.every((one) => one.index === asked || !serves(one));
   const drain = async () => {
@@ -115,7 +112,7 @@ function Drain({ rows, asked, act, onClose }) {
     }
     setBusy(false);
   };
-  return html`<dialog ref=${dialog} aria-labelledby="drain-name" onClose=${onClose}>
+  return html`<dialog ...${modal} aria-labelledby="drain-name">
     <h2 id="drain-name">${say('drain_ask', { index: asked ?? UNKNOWN })}</h2>
     <p>${say('drain_means', { count: count(engine?.replica?.in_flight) })}</p>
     ${isLast && html`<p class="notice warn">${say('drain_last')}</p>`}

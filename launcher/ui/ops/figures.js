@@ -5,19 +5,11 @@ export const UNKNOWN = '–';
 export const OBJECTIVES_S = [0.2, 0.5, 1, 2, 5]; // bounds of the gateway's own buckets
 const HELD = ['prefill_tokens', 'sequences', 'kv_tokens'];
 
-/** Engines with their replica: those that are known to either side, by index. */
+/** The engines by index, each with its replica; those that run elsewhere are among them. */
 export function engines(look) {
   const replicas = new Map((look.live?.replicas ?? []).map((one) => [one.index, one]));
-  const own = look.engines ?? [];
-  const known = new Set(own.map((one) => one.index));
-  const others = [...replicas.values()].filter((one) => !known.has(one.index));
-  const rows = own.map((engine) => ({ ...engine, replica: replicas.get(engine.index) ?? null }));
-  const joined = others.map((one) => ({
-    index: one.index, url: one.url, phase: one.ready ? 'ready' : 'down', stage: '', since: null, restarts: null,
-    last_failure: one.reason, running: null, waiting: null, kv_cache: null, preemptions: null, prefix_hit_rate: null,
-    replica: one,
-  }));
-  return [...rows, ...joined].sort((one, other) => one.index - other.index);
+  const rows = look.engines.map((engine) => ({ ...engine, replica: replicas.get(engine.index) ?? null }));
+  return rows.sort((one, other) => one.index - other.index);
 }
 
 /** Whether the gateway sends new requests to it. */

@@ -1,5 +1,5 @@
 /** The choices of language and colours, which both pages have. */
-import { html } from './dom.js';
+import { html, useEffect, useReducer } from './dom.js';
 import { choose, setting } from './settings.js';
 import { LANGUAGES, language, texts } from './words.js';
 
@@ -11,7 +11,18 @@ const t = texts({
   dark: { en: 'dark', zh: '深色' },
 });
 
-/** Two selects. The page is drawn anew by whoever listens to `launcher:language`. */
+/** Draws the page that calls it anew in another language. */
+export function useLanguage() {
+  const [, draw] = useReducer((count) => count + 1, 0);
+  useEffect(() => {
+    const changed = () => { document.documentElement.lang = language(); draw(); };
+    changed();
+    addEventListener('launcher:language', changed);
+    return () => removeEventListener('launcher:language', changed);
+  }, []);
+}
+
+/** Two selects; see useLanguage(). */
 export function Switches() {
   return html`
     <label class="field">${t('language')}
